@@ -1,0 +1,1 @@
+"""FlatTrade for marketfeed."""

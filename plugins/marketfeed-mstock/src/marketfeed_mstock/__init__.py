@@ -1,0 +1,1 @@
+"""mStock (Mirae Asset) for marketfeed."""
