@@ -47,15 +47,28 @@ __all__ = [
     "VendorSettings",
     "base_url",
     "secret",
+    "setting",
 ]
 
 
 # --- settings ---------------------------------------------------------------------------------
 
 
-def secret(**options: Any) -> Any:
-    """An attrs field that never shows its value: not in ``repr``, errors, logs or ``check``."""
-    return attrs.field(repr=False, metadata={"secret": True}, **options)
+def secret(*, env: str | None = None, **options: Any) -> Any:
+    """An attrs field that never shows its value: not in ``repr``, errors, logs or ``check``.
+
+    ``env`` as in :func:`setting`.
+    """
+    return attrs.field(repr=False, metadata={"secret": True, "env": env}, **options)
+
+
+def setting(*, env: str | None = None, **options: Any) -> Any:
+    """An attrs field that is read from the environment variable ``env`` where the TOML does not name it.
+
+    That holds for the vendor's table of its own name (``[vendors.kite]``) and where there is no table;
+    a second account (``[vendors.second]`` with ``type = "kite"``) must name everything itself.
+    """
+    return attrs.field(metadata={"env": env}, **options)
 
 
 def is_loopback(host: str | None) -> bool:
@@ -256,7 +269,8 @@ class Stream(Protocol):
     def received(self, data: str | bytes) -> Step:
         """Called on the reader thread for each message: a prefix test for data, no parsing.
 
-        May raise ``SessionExpired`` or ``LineLost``. Text arrives as bytes without a UTF-8 check.
+        Text messages come as ``str`` (bad UTF-8 replaced), binary ones as ``bytes``; the parser gets
+        the raw bytes of either. May raise ``SessionExpired``, ``AuthError`` or ``LineLost``.
         """
 
     def keepalive(self) -> KeepAlive | None:
