@@ -1,0 +1,38 @@
+"""The ``[vendors.kite]`` table."""
+
+from __future__ import annotations
+
+import attrs
+
+from marketfeed.contract import VendorSettings, base_url
+
+__all__ = ["KiteSettings"]
+
+
+@attrs.frozen(kw_only=True)
+class KiteSettings(VendorSettings):
+    """One Kite Connect app. Its plan must include market data: the free one logs in, but its stream answers 403."""
+
+    login_url: str = base_url("https://kite.zerodha.com")
+    """Base URL of the login page"""
+    rest_url: str = base_url("https://api.kite.trade")
+    """Base URL of the REST API"""
+    stream_url: str = base_url("wss://ws.kite.trade")
+    """Base URL of the WebSocket"""
+    api_key: str = attrs.field(validator=attrs.validators.min_len(1), metadata={"env": "KITE_API_KEY"})
+    """The app's key, from the developer console"""
+    api_secret: str | None = attrs.field(default=None, repr=False, metadata={"secret": True, "env": "KITE_API_SECRET"})
+    """The app's secret; needed to exchange a request token"""
+    request_token: str | None = attrs.field(default=None, repr=False, metadata={"secret": True})
+    """What the login page handed to the redirect URL; good once, for a few minutes"""
+    access_token: str | None = attrs.field(
+        default=None, repr=False, metadata={"secret": True, "env": "KITE_ACCESS_TOKEN"}
+    )
+    """A ready access token, good until about 06:00 India time; leaves out the login"""
+    user_id: str | None = None
+    """The user whose session it is, such as AB1234; tells two users of one app apart"""
+
+    @property
+    def account(self) -> str:
+        """Under which name a session is kept."""
+        return self.user_id or self.api_key
