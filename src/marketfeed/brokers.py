@@ -89,6 +89,9 @@ class SandboxWorld(Protocol):
     def new_token(self) -> str:
         """A fresh, unguessable text of 32 letters and digits."""
 
+    def totp_is_right(self, code: str) -> bool:
+        """True for the account's code of this half minute or a neighbour, by the host's clock or the sandbox's."""
+
 
 @attrs.frozen(kw_only=True)
 class HttpRequest:
