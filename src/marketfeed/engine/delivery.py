@@ -1,0 +1,210 @@
+"""One sink's thread: read from the journal, write, flush, move the cursor."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Mapping
+from enum import StrEnum
+from typing import Any
+
+import attrs
+
+from marketfeed.batches import TickBatch
+from marketfeed.clock import Clock
+from marketfeed.contract import Sink
+from marketfeed.engine.deadletters import DeadLetters
+from marketfeed.engine.logs import Log
+from marketfeed.engine.metrics import Histogram
+from marketfeed.engine.retry import Backoff
+from marketfeed.errors import SinkError
+from marketfeed.journal import Reader
+
+__all__ = ["Delivery", "DeliveryState"]
+
+
+class DeliveryState(StrEnum):
+    """Where a sink stands; also the label in ``/health``."""
+
+    OPENING = "opening"
+    DELIVERING = "delivering"
+    RETRYING = "retrying"
+    FAILED = "failed"
+    DONE = "done"
+
+
+class _GivingUp(Exception):
+    """The feed stops and this sink does not get further."""
+
+
+@attrs.define
+class Delivery:
+    """Moves rows from a journal reader into a sink until it is told where to end.
+
+    ``committed = start + delivered + skipped + dead_lettered``, kept by the reader's cursor, which moves
+    only after ``flush`` returned: at least once for every sink, exactly once for one that stores its
+    position.
+    """
+
+    name: str
+    sink: Sink
+    open_reader: Callable[[int | None], Reader]
+    """Gives the reader; the argument is the sink's own position, None to use the cursor."""
+    journal: str
+    """The journal's published name."""
+    clock: Clock
+    deadletters: DeadLetters
+    log: Log
+    emit: Callable[[str, Mapping[str, Any]], None]
+    batch_rows: int = 4096
+    batch_timeout_s: float = 0.0
+    flush_every_s: float = 1.0
+    on_startup_error: str = "fail"
+    state: DeliveryState = DeliveryState.OPENING
+    error: str = ""
+    retries: int = 0
+    journal_to_sink: Histogram = attrs.field(factory=Histogram)
+    opened: threading.Event = attrs.field(factory=threading.Event)
+    """Set when ``open`` was tried; then ``startup_error`` says how it went."""
+    startup_error: Exception | None = None
+    reader: Reader | None = None
+    _backoff: Backoff = attrs.field(factory=lambda: Backoff(0.2, 10.0))
+    _stopping: threading.Event = attrs.field(factory=threading.Event)
+    _abandon: threading.Event = attrs.field(factory=threading.Event)
+    _unflushed: int = 0
+    _refused: int = 0
+    _flush_due_s: float = 0.0
+
+    def run(self) -> None:
+        """The thread's loop."""
+        try:
+            if self._open():
+                assert self.reader is not None
+                self._deliver(self.reader)
+                self.state = DeliveryState.DONE
+        except _GivingUp:
+            self.log.warning("sink stopped before it had everything", sink=self.name, error=self.error)
+        except Exception as error:
+            self._fail(error)
+        finally:
+            self.opened.set()
+            self._close()
+
+    def stop(self) -> None:
+        """Deliver what the journal holds now, then end. Returns at once."""
+        self._stopping.set()
+        if self.reader is not None:
+            self.reader.wake()
+
+    def abandon(self) -> None:
+        """End as soon as the sink returns; what is left stays in the journal for the next run."""
+        self._abandon.set()
+        self.stop()
+
+    def _open(self) -> bool:
+        while True:
+            try:
+                self.sink.open()
+                break
+            except Exception as error:
+                retryable = not isinstance(error, SinkError) or error.retryable
+                if self.on_startup_error != "retry" or not retryable:
+                    self.startup_error = None if self.on_startup_error == "disable" else error
+                    self._fail(error)
+                    return False
+                self.opened.set()  # the feed may start: this sink catches up later
+                self._again(error)
+        self.reader = self.open_reader(self.sink.position(self.journal))
+        self.state = DeliveryState.DELIVERING
+        self.opened.set()
+        return True
+
+    def _deliver(self, reader: Reader) -> None:
+        self._flush_due_s = self.clock.monotonic() + self.flush_every_s
+        while True:
+            wait_s = min(0.5, max(0.0, self._flush_due_s - self.clock.monotonic())) if self._unflushed else 0.5
+            batch = reader.take(self.batch_rows, 0.0 if self._stopping.is_set() else wait_s)
+            if len(batch):
+                self._write(batch)
+                self._unflushed += len(batch)
+                self.journal_to_sink.observe((self.clock.wall_ns() - int(batch["received_ns"][0])) / 1e9)
+                self._linger(len(batch))
+            elif self._stopping.is_set():
+                break
+            if self._abandon.is_set():
+                break
+            if self._unflushed and self.clock.monotonic() >= self._flush_due_s:
+                self._flush(reader)
+        self._flush(reader)
+
+    def _linger(self, rows: int) -> None:
+        """Let a small batch wait for company, if the configuration asks for it."""
+        if self.batch_timeout_s and rows < self.batch_rows and not self._stopping.is_set():
+            self.clock.wait(self._stopping, self.batch_timeout_s)
+
+    def _write(self, batch: TickBatch) -> None:
+        while True:
+            try:
+                self.sink.write(batch)
+                break
+            except SinkError as error:
+                if error.rejected:
+                    self._refuse(batch, error)
+                    break
+                if not error.retryable:
+                    raise
+                self._again(error)
+        self._recovered()
+
+    def _refuse(self, batch: TickBatch, error: SinkError) -> None:
+        """The sink took all rows but these; they go to the dead letters."""
+        self._refused += len(error.rejected)
+        if len(error.rejected) == len(batch):
+            raw = batch.rows.tobytes()
+            self.deadletters.put("refused", str(error), self.name, raw=raw, first_row=batch.first_row, rows=len(batch))
+            return
+        for row in error.rejected:
+            raw = batch.rows[row : row + 1].tobytes()
+            seq = int(batch.seq[row])
+            self.deadletters.put("refused", str(error), self.name, raw=raw, first_row=seq)
+
+    def _flush(self, reader: Reader) -> None:
+        while self._unflushed:
+            try:
+                self.sink.flush()
+            except SinkError as error:
+                if not error.retryable:
+                    raise
+                self._again(error)
+                continue
+            reader.commit(dead_lettered=self._refused)
+            self._unflushed = self._refused = 0
+            self._recovered()
+        self._flush_due_s = self.clock.monotonic() + self.flush_every_s
+
+    def _again(self, error: Exception) -> None:
+        """Wait before the next try; raises ``_GivingUp`` when the feed does not wait any longer."""
+        self.retries += 1
+        if self.state is not DeliveryState.RETRYING:
+            self.log.warning("sink fails; trying again", sink=self.name, error=str(error))
+        self.state, self.error = DeliveryState.RETRYING, str(error)
+        if self.clock.wait(self._abandon, self._backoff.next_s()):
+            raise _GivingUp
+
+    def _recovered(self) -> None:
+        if self.state is DeliveryState.RETRYING:
+            self.log.info("sink works again", sink=self.name)
+            self.state, self.error = DeliveryState.DELIVERING, ""
+            self._backoff.reset()
+
+    def _fail(self, error: Exception) -> None:
+        self.state, self.error = DeliveryState.FAILED, str(error) or repr(error)
+        self.log.error("sink failed", sink=self.name, error=self.error)
+        self.emit("sink_failed", {"sink": self.name, "error": self.error})
+
+    def _close(self) -> None:
+        try:
+            self.sink.close()
+        except Exception as error:
+            self.log.error("sink did not close", sink=self.name, error=str(error))
+        if self.reader is not None:
+            self.reader.close()

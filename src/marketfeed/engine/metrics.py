@@ -1,0 +1,47 @@
+"""Counting without cost: plain numbers owned by one thread, read when somebody asks."""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+
+import attrs
+
+__all__ = ["LATENCY_BOUNDS_S", "Histogram"]
+
+LATENCY_BOUNDS_S = (
+    0.0001,
+    0.00025,
+    0.0005,
+    0.001,
+    0.0025,
+    0.005,
+    0.01,
+    0.025,
+    0.05,
+    0.1,
+    0.25,
+    0.5,
+    1.0,
+    2.5,
+    5.0,
+    10.0,
+)
+"""Upper ends of the buckets, seconds, inclusive."""
+
+
+@attrs.define
+class Histogram:
+    """Observations in buckets, for one writer."""
+
+    bounds: tuple[float, ...] = LATENCY_BOUNDS_S
+    buckets: list[int] = attrs.field(init=False)
+    """Count per bucket (not cumulative); the last one is for everything above the bounds."""
+    total: float = 0.0
+
+    def __attrs_post_init__(self) -> None:
+        self.buckets = [0] * (len(self.bounds) + 1)
+
+    def observe(self, value: float) -> None:
+        """Count one value, in seconds."""
+        self.buckets[bisect_left(self.bounds, value)] += 1
+        self.total += value

@@ -1,0 +1,154 @@
+"""The parse thread: drains the frames of all connections, parses, validates, appends. The single writer."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator, Sequence
+
+import attrs
+
+from marketfeed.clock import Clock
+from marketfeed.contract import Frame, Parsed, Parser
+from marketfeed.dtypes import Rows, empty_ticks
+from marketfeed.engine.deadletters import DeadLetters
+from marketfeed.engine.inbox import Delivered, Inbox
+from marketfeed.engine.latest import Latest
+from marketfeed.engine.logs import Log
+from marketfeed.engine.metrics import Histogram
+from marketfeed.engine.validation import validate
+from marketfeed.errors import JournalError
+from marketfeed.journal import Journal
+
+__all__ = ["ParseCounts", "ParseLoop"]
+
+_DISK_WAIT_S = 0.5
+
+
+@attrs.define
+class ParseCounts:
+    """What the parse thread did. ``parsed = appended + dropped + dead_lettered + lost`` at all times
+    between two batches."""
+
+    parsed: int = 0
+    """Rows that parsers made."""
+    appended: int = 0
+    dropped: int = 0
+    """Rows that validation kept out on purpose."""
+    dead_lettered: int = 0
+    """Rows put aside by validation."""
+    lost: int = 0
+    """Rows that could not be written before the feed had to stop."""
+    bad_packets: int = 0
+    """Pieces of frames that no parser could read; they are in the dead letters, not in ``parsed``."""
+
+
+@attrs.define
+class ParseLoop:
+    """Turns frames into journal rows until the inbox is closed and empty."""
+
+    inbox: Inbox
+    make_parser: Callable[[], Parser]
+    journal: Journal
+    deadletters: DeadLetters
+    latest: Latest
+    clock: Clock
+    log: Log
+    fail: Callable[[Exception], None]
+    """Told when the journal refuses for good."""
+    counts: ParseCounts = attrs.field(factory=ParseCounts)
+    exchange_to_receive: Histogram = attrs.field(factory=Histogram)
+    receive_to_journal: Histogram = attrs.field(factory=Histogram)
+    stuck: str = ""
+    """Why appending waits, such as a full disk; empty when it does not."""
+    stopping: threading.Event = attrs.field(factory=threading.Event)
+    _parsers: dict[int, Parser] = attrs.field(factory=dict)
+
+    def run(self) -> None:
+        """The thread's loop."""
+        while (items := self.inbox.take()) is not None:
+            for connection, frames in _by_connection(items):
+                if frames is None:
+                    self._parsers.pop(connection, None)
+                else:
+                    self._accept(connection, frames)
+
+    def _accept(self, connection: int, frames: Sequence[Frame]) -> None:
+        parsed = self._parse(connection, frames)
+        for bad in parsed.bad:
+            self.counts.bad_packets += 1
+            self.deadletters.put("packet", bad.reason, f"connection {connection}", raw=frames[bad.frame].data)
+        self.counts.parsed += len(parsed.rows)
+        rows, rejected = validate(parsed.rows)
+        for reason, places in rejected.items():
+            self.counts.dead_lettered += len(places)
+            raw = parsed.rows[places].tobytes()
+            self.deadletters.put("row", str(reason.name).lower(), f"connection {connection}", raw=raw, rows=len(places))
+        if len(rows):
+            self._append(rows)
+
+    def _parse(self, connection: int, frames: Sequence[Frame]) -> Parsed:
+        parser = self._parsers.get(connection)
+        if parser is None:
+            parser = self._parsers[connection] = self.make_parser()
+        try:
+            return parser(frames)
+        except Exception as error:  # breaks the contract; keep the bytes, start over with a clean parser
+            self.log.error("the parser raised", connection=connection, error=repr(error))
+            del self._parsers[connection]
+            self.counts.bad_packets += len(frames)
+            for frame in frames:
+                self.deadletters.put("packet", "parser_raised", f"connection {connection}", raw=frame.data)
+            return Parsed(empty_ticks(0))
+
+    def _append(self, rows: Rows) -> None:
+        while True:
+            try:
+                next_row = self.journal.append(rows)
+                break
+            except OSError as error:  # nothing was published; the same rows can be tried again
+                if not self._wait_for_disk(error):
+                    self.counts.lost += len(rows)
+                    return
+            except JournalError as error:
+                self.counts.lost += len(rows)
+                self.fail(error)
+                return
+        self.stuck = ""
+        self.counts.appended += len(rows)
+        self.latest.update(rows, next_row - len(rows))
+        self._observe(rows)
+
+    def _wait_for_disk(self, error: OSError) -> bool:
+        """False when the feed must stop. Meanwhile readers fill their inbox and then the broker waits."""
+        if not self.stuck:
+            self.log.error("the journal cannot be written; trying again", error=str(error))
+        self.stuck = str(error)
+        return not self.clock.wait(self.stopping, _DISK_WAIT_S)
+
+    def _observe(self, rows: Rows) -> None:
+        """Two latencies of the batch's oldest row: one observation a batch costs next to nothing."""
+        received_ns = int(rows["received_ns"][0])
+        exchange_ns = int(rows["exchange_ns"][0])
+        self.receive_to_journal.observe((self.clock.wall_ns() - received_ns) / 1e9)
+        if exchange_ns:
+            self.exchange_to_receive.observe((received_ns - exchange_ns) / 1e9)
+
+
+def _by_connection(items: Sequence[Delivered]) -> Iterator[tuple[int, list[Frame] | None]]:
+    """Join what waits of one connection into one call, keeping its order and its new sockets.
+
+    Connections do not mix: each has a parser of its own.
+    """
+    waiting: dict[int, list[Frame]] = {}
+    for connection, frames in items:
+        if frames is None:
+            if connection in waiting:
+                yield connection, waiting.pop(connection)
+            yield connection, None
+        else:
+            known = waiting.get(connection)
+            if known is None:
+                waiting[connection] = list(frames)
+            else:
+                known.extend(frames)
+    yield from waiting.items()
