@@ -1,0 +1,49 @@
+"""What a ``[vendors.mstock]`` table may hold. Every guess about the live service is a setting."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+import attrs
+
+from marketfeed.contract import VendorSettings, base_url
+
+__all__ = ["MstockSettings"]
+
+
+def _secret(env: str) -> Any:
+    return attrs.field(default=None, repr=False, metadata={"secret": True, "env": env})
+
+
+@attrs.frozen(kw_only=True)
+class MstockSettings(VendorSettings):
+    """mStock. The defaults are those of the official SDKs; a default marked *guess* was never confirmed live."""
+
+    login_url: str = base_url("https://api.mstock.trade")
+    """Base URL of the login calls"""
+    rest_url: str = base_url("https://api.mstock.trade")
+    """Base URL of the REST API"""
+    stream_url: str = base_url("wss://ws.mstock.trade")
+    """Base URL of the WebSocket"""
+    api_key: str | None = _secret("MSTOCK_API_KEY")
+    """API key of the trading API subscription"""
+    client_code: str | None = attrs.field(default=None, metadata={"env": "MSTOCK_CLIENT_CODE"})
+    """Client code (user id) of the account"""
+    password: str | None = _secret("MSTOCK_PASSWORD")
+    """Password of the account"""
+    totp_secret: str | None = _secret("MSTOCK_TOTP_SECRET")
+    """Base32 secret of the authenticator; without it a person must type the one-time password"""
+    dialect: Literal["a", "b"] = "b"
+    """Protocol of the API key: ``b`` (JSON, little-endian ticks) or ``a`` (Kite-like)"""
+    percent_encode: bool = True
+    """Percent-encode ``+ & # %`` and space of key and token in the socket's URL (guess; the SDK sends them raw)"""
+    time_zone: Literal["auto", "ist", "utc"] = "auto"
+    """Zone of the ticks' seconds since 1980: ``auto`` takes India time (guess) unless UTC fits the receive clock"""
+    currency_divisor: float = attrs.field(default=1e7, validator=attrs.validators.gt(0))
+    """Divides raw prices of the currency segment, exchange type 13 (guess); all others are paise"""
+    tokens_per_message: int = attrs.field(default=500, validator=attrs.validators.gt(0))
+    """Most tokens in one subscribe message (guess; no limit is documented)"""
+    ping_period_s: float = attrs.field(default=20.0, validator=attrs.validators.gt(0))
+    """Seconds between protocol pings (a third party's choice; the SDKs send none)"""
+    dead_after_s: float = attrs.field(default=45.0, validator=attrs.validators.gt(0))
+    """Seconds without bytes or pong after which the line counts as lost"""
