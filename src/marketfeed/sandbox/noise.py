@@ -52,5 +52,5 @@ def uniform(bits: Hashes) -> Reals:
 def normal(bits: Hashes) -> Reals:
     """About normal with mean 0 and deviation 1: the sum of the four 16-bit parts. Never beyond 3.5."""
     parts = np.ascontiguousarray(bits).view(np.uint16).reshape(*bits.shape, 4)
-    total: Reals = parts.sum(axis=-1, dtype=np.int64) / 65536.0 - 2.0
-    return total * 3.0**0.5
+    total: Reals = (parts.sum(axis=-1, dtype=np.int64) / 65536.0 - 2.0) * 3.0**0.5
+    return total

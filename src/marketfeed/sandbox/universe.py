@@ -167,7 +167,7 @@ def _futures(day: date, months: int) -> Iterator[Listing]:
         expiry = _expiry(day, months)
         instrument = Instrument(
             exchange=exchange,
-            symbol=f"{name}{expiry:%y%b}FUT".upper(),
+            symbol=f"{name}{_month(expiry)}FUT",
             token=str(token + months),
             exchange_token=str(token + months),
             name=name,
@@ -194,7 +194,7 @@ def _option_pair(
         number = str(token + 2 * (step + 20) + side)
         instrument = Instrument(
             exchange="NFO",
-            symbol=f"{name}{expiry:%y%b}{strike}{kind.value}".upper(),
+            symbol=f"{name}{_month(expiry)}{strike}{kind.value}",
             token=number,
             exchange_token=number,
             name=name,
@@ -206,6 +206,11 @@ def _option_pair(
         )
         price = round(round((intrinsic + time_value) / 0.05) * 0.05, 2)
         yield Listing(instrument=instrument, price=price, swing=4.0, open_interest=lot * (9000 - 700 * abs(step)))
+
+
+def _month(expiry: date) -> str:
+    """``26NOV``; spelt here because ``%b`` follows the host's language."""
+    return f"{expiry.year % 100:02d}" + "JANFEBMARAPRMAYJUNJULAUGSEPOCTNOVDEC"[expiry.month * 3 - 3 : expiry.month * 3]
 
 
 def _expiry(day: date, months: int) -> date:
