@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import threading
 from bisect import bisect_left
+from collections import Counter
 
 import attrs
 
-__all__ = ["LATENCY_BOUNDS_S", "Histogram"]
+__all__ = ["LATENCY_BOUNDS_S", "ApiCalls", "Histogram"]
 
 LATENCY_BOUNDS_S = (
     0.0001,
@@ -45,3 +47,20 @@ class Histogram:
         """Count one value, in seconds."""
         self.buckets[bisect_left(self.bounds, value)] += 1
         self.total += value
+
+
+@attrs.define
+class ApiCalls:
+    """HTTP calls to brokers, counted by the core's session; any thread may count."""
+
+    calls: Counter[tuple[str, str, str]] = attrs.field(factory=Counter)
+    """By (vendor, endpoint, status); status is ``error`` where no answer came."""
+    seconds: dict[tuple[str, str], Histogram] = attrs.field(factory=dict)
+    """Durations by (vendor, endpoint)."""
+    _lock: threading.Lock = attrs.field(factory=threading.Lock)
+
+    def count(self, vendor: str, endpoint: str, status: int | str, seconds: float) -> None:
+        """Count one call."""
+        with self._lock:
+            self.calls[vendor, endpoint, str(status)] += 1
+            self.seconds.setdefault((vendor, endpoint), Histogram()).observe(seconds)

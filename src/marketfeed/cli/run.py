@@ -1,0 +1,163 @@
+"""``marketfeed run``: the feeds of a configuration file, until a signal, a limit or an error."""
+
+from __future__ import annotations
+
+import gc
+import signal
+import sys
+import threading
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any
+
+import attrs
+import click
+
+__all__ = ["command"]
+
+_SWITCH_S = 0.0005
+"""Threads take turns this often: at the default 5 ms a busy sink would delay the feed's thread by it."""
+
+
+@click.command(short_help="Run the feeds of a configuration file.")
+@click.argument("file", type=click.Path(dir_okay=False, path_type=Path), default="feed.toml")
+@click.option("--sandbox", is_flag=True, help="Run against a sandbox broker on this machine; needs no credentials.")
+@click.option("--duration", type=float, metavar="SECONDS", help="Stop after this long.")
+@click.option("--max-ticks", type=int, metavar="N", help="Stop once this many ticks are in the journal.")
+@click.option("--drain", is_flag=True, help="Do not connect: deliver what the journals still hold, then exit.")
+@click.option("--ticks-per-second", type=float, default=200.0, show_default=True, help="Pace of the sandbox.")
+@click.option("--seed", type=int, default=1, show_default=True, help="Seed of the sandbox.")
+def command(
+    file: Path,
+    sandbox: bool,
+    duration: float | None,
+    max_ticks: int | None,
+    drain: bool,
+    ticks_per_second: float,
+    seed: int,
+) -> None:
+    """Run the feeds of FILE (default feed.toml) until Ctrl-C.
+
+    Ticks go to the journal and from there to every sink. A second Ctrl-C does not wait for sinks.
+    """
+    import os
+
+    from marketfeed import config as configuration
+    from marketfeed.engine import logs
+    from marketfeed.plugins import Plugins
+
+    plugins = Plugins.discover()
+    with ExitStack() as stack:
+        environ: Mapping[str, str] = os.environ
+        if sandbox:
+            environ = {**_placeholders(plugins), **os.environ}
+        config = configuration.load(file, plugins, environ)
+        logs.configure(config.log.level, config.log.format)
+        for warning in config.warnings:
+            click.echo(f"warning: {warning}", err=True)
+        clock = None
+        if sandbox and not drain:
+            config, clock = _with_sandboxes(config, stack, seed=seed, ticks_per_second=ticks_per_second)
+        sys.setswitchinterval(_SWITCH_S)
+        error = _run(config, plugins, clock, duration, max_ticks, drain)
+    if error is not None:
+        raise error
+
+
+def _placeholders(plugins: Any) -> dict[str, str]:
+    """A value for each credential variable, so that a file made for a real account loads with
+    ``--sandbox``; the sandbox's own credentials replace them before anything is sent."""
+    return {
+        field.metadata["env"]: "sandbox"
+        for vendor in plugins.vendors.values()
+        for field in attrs.fields(vendor.info.settings)
+        if field.metadata.get("env")
+    }
+
+
+def _with_sandboxes(config: Any, stack: ExitStack, **options: Any) -> tuple[Any, Any]:
+    """Start a sandbox per vendor table in use, and point the configuration at it."""
+    from marketfeed.clock import OffsetClock
+    from marketfeed.sandbox import spawn_sandbox
+
+    vendors = dict(config.vendors)
+    clock = None
+    for name in {feed.vendor for feed in config.feeds.values()}:
+        box = stack.enter_context(spawn_sandbox(vendors[name].type, **options))
+        known = {field.name for field in attrs.fields(type(vendors[name].settings))}
+        overrides = {key: value for key, value in box.settings().items() if key in known}
+        vendors[name] = attrs.evolve(vendors[name], settings=attrs.evolve(vendors[name].settings, **overrides))
+        clock = OffsetClock(box.clock_offset_ns)
+        click.echo(f"sandbox broker {vendors[name].type!r} at {box.url}", err=True)
+    return attrs.evolve(config, vendors=vendors), clock
+
+
+def _run(
+    config: Any, plugins: Any, clock: Any, duration: float | None, max_ticks: int | None, drain: bool
+) -> Exception | None:
+    from marketfeed.tokens import MemoryTokenStore
+
+    from marketfeed.feed import Feed
+
+    tokens = MemoryTokenStore() if clock is not None else None  # sandbox tokens are worth nothing later
+    feeds = [Feed.from_config(config, name, plugins=plugins, clock=clock, tokens=tokens) for name in config.feeds]
+    if drain:
+        for feed in feeds:
+            _say(feed.drain())
+        return None
+    with _stop_on_signals() as stopping, ExitStack() as stack:
+        if config.metrics.port is not None:
+            from marketfeed.monitoring import Monitor
+
+            monitor = Monitor(feeds, config.metrics.host, config.metrics.port)
+            stack.callback(monitor.close)
+            click.echo(f"metrics on http://{config.metrics.host}:{monitor.port}/metrics", err=True)
+        try:
+            for feed in feeds:
+                feed.start()
+            gc.freeze()  # what is here now stays: collections need not look at it again
+            _wait(feeds, stopping, duration, max_ticks)
+        finally:
+            for feed in feeds:
+                if feed.started:
+                    _say(feed.stop())
+        return next((feed.error for feed in feeds if feed.error is not None), None)
+
+
+def _wait(feeds: list[Any], stopping: threading.Event, duration: float | None, max_ticks: int | None) -> None:
+    """Until a signal, the time, the ticks, or a feed that cannot go on."""
+    end = None if duration is None else time.monotonic() + duration
+    while not stopping.wait(0.05):
+        if end is not None and time.monotonic() >= end:
+            return
+        if any(feed.error for feed in feeds):
+            return
+        if max_ticks is not None:
+            ticks = sum(feed.pipeline.journal.committed - feed.pipeline.first_row for feed in feeds)
+            if ticks >= max_ticks:
+                return
+
+
+@contextmanager
+def _stop_on_signals() -> Iterator[threading.Event]:
+    """SIGINT and SIGTERM set the event once; the next SIGINT interrupts as usual."""
+    stopping = threading.Event()
+    default = signal.getsignal(signal.SIGINT)
+
+    def ask(*_: Any) -> None:
+        stopping.set()
+        signal.signal(signal.SIGINT, default)
+
+    before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield stopping
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _say(summary: Any) -> None:
+    for line in summary.lines():
+        click.echo(line, err=True)

@@ -1,0 +1,318 @@
+"""The threads of one feed, started and stopped together.
+
+Order of starting: sinks, events, parse thread, connections. Order of stopping: connections, parse
+thread (which empties the inbox), sinks (which empty the journal), events.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import attrs
+
+from marketfeed.clock import Clock
+from marketfeed.contract import Session, Sink, Stream, Subscription
+from marketfeed.engine.account import Account
+from marketfeed.engine.deadletters import DeadLetters
+from marketfeed.engine.delivery import Delivery, DeliveryState
+from marketfeed.engine.events import Events
+from marketfeed.engine.inbox import Inbox
+from marketfeed.engine.latest import Latest
+from marketfeed.engine.logs import Log
+from marketfeed.engine.parsing import ParseLoop
+from marketfeed.engine.summary import SinkSummary, Summary
+from marketfeed.engine.supervisor import State
+from marketfeed.engine.wire import Wire
+from marketfeed.errors import MarketFeedError
+from marketfeed.instruments import TokenMap
+from marketfeed.journal import Journal, Reader
+
+__all__ = ["Pipeline", "SinkPlan", "spread"]
+
+_GRACE_S = 2.0
+"""How long a sink that was told to give up may take to return."""
+
+
+@attrs.frozen(kw_only=True)
+class SinkPlan:
+    """One sink and how to feed it."""
+
+    name: str
+    sink: Sink
+    batch_rows: int = 4096
+    batch_timeout_s: float = 0.0
+    flush_every_s: float = 1.0
+    start: str = "run"
+    """Where a sink without a cursor begins: ``run`` (this run's first row), ``oldest``, ``newest``."""
+    on_startup_error: str = "fail"
+
+
+def spread(wanted: Subscription, per_connection: int, connections: int) -> list[Subscription]:
+    """Divide instruments over as few connections as hold them.
+
+    Raises ``MarketFeedError`` when the account cannot hold them all.
+    """
+    if len(wanted) > per_connection * connections:
+        raise MarketFeedError(
+            f"{len(wanted):,} instruments are more than this account carries "
+            f"({connections} connections of {per_connection:,}); name fewer or add an account"
+        )
+    items = list(wanted.items())
+    parts = [items[at : at + per_connection] for at in range(0, len(items), per_connection)]
+    return [Subscription(dict(part)) for part in parts]
+
+
+class Pipeline:
+    """Everything between one account and its sinks."""
+
+    def __init__(
+        self,
+        name: str,
+        journal: Journal,
+        plans: Sequence[SinkPlan],
+        events: Events,
+        deadletters: DeadLetters,
+        clock: Clock,
+        log: Log,
+        stop_timeout_s: float = 10.0,
+    ) -> None:
+        self.name = name
+        self.journal = journal
+        self.events = events
+        self.deadletters = deadletters
+        self.clock = clock
+        self.log = log
+        self.stop_timeout_s = stop_timeout_s
+        self.first_row = journal.committed
+        """The journal's next row when this run began."""
+        self.latest = Latest(journal.origin)
+        self.wires: list[Wire] = []
+        self.deliveries: list[Delivery] = []
+        self.parse: ParseLoop | None = None
+        self.error: Exception | None = None
+        self.finished = threading.Event()
+        """Set when the feed cannot go on by itself, or was stopped."""
+        self._inbox: Inbox | None = None
+        self._threads: dict[str, threading.Thread] = {}
+        self._running_wires = 0
+        self._lock = threading.Lock()
+        self._thread("events", events.run)
+        for plan in plans:
+            self.add_sink(plan)
+
+    # --- starting -------------------------------------------------------------------------------
+
+    def add_sink(self, plan: SinkPlan) -> Delivery:
+        """Start a sink's thread; it begins to deliver at once."""
+        start: Any = self.first_row if plan.start == "run" else plan.start
+
+        def open_reader(position: int | None) -> Reader:
+            return self.journal.reader(plan.name, start=start, position=position)
+
+        delivery = Delivery(
+            name=plan.name,
+            sink=plan.sink,
+            open_reader=open_reader,
+            journal=self.journal.name,
+            clock=self.clock,
+            deadletters=self.deadletters,
+            log=self.log,
+            emit=lambda kind, data: self.events.put(kind, None, data),
+            batch_rows=plan.batch_rows,
+            batch_timeout_s=plan.batch_timeout_s,
+            flush_every_s=plan.flush_every_s,
+            on_startup_error=plan.on_startup_error,
+        )
+        self.deliveries.append(delivery)
+        self._thread(f"sink-{plan.name}", delivery.run)
+        return delivery
+
+    def wait_for_sinks(self) -> None:
+        """Wait until every sink was opened; raise the first one's error that forbids the start."""
+        for delivery in self.deliveries:
+            delivery.opened.wait()
+        for delivery in self.deliveries:
+            if delivery.startup_error is not None:
+                raise MarketFeedError(
+                    f"sink {delivery.name!r} cannot start: {delivery.error}"
+                ) from delivery.startup_error
+
+    def connect(
+        self, account: Account, wanted: Subscription, tokens: TokenMap, *, connections: int, per_connection: int
+    ) -> None:
+        """Start the parse thread and the connections."""
+        parts = spread(wanted, per_connection, connections)
+        session = account.session()
+        inbox = self._inbox = Inbox(len(parts), self.clock)
+        self.parse = ParseLoop(
+            inbox=inbox,
+            make_parser=lambda: account.parser(tokens),
+            journal=self.journal,
+            deadletters=self.deadletters,
+            latest=self.latest,
+            clock=self.clock,
+            log=self.log,
+            fail=self.fail,
+        )
+        self._thread("parse", self.parse.run)
+        for number, part in enumerate(parts):
+            self.wires.append(
+                Wire(
+                    number=number,
+                    stream=account.stream(session),
+                    wanted=part,
+                    inbox=inbox,
+                    clock=self.clock,
+                    log=self.log,
+                    emit=self.events.put,
+                    renew=_renewer(account, session),
+                    proxy=account.settings.proxy,
+                )
+            )
+        self._running_wires = len(self.wires)
+        for wire in self.wires:
+            self._thread(f"wire-{wire.number}", lambda wire=wire: self._run_wire(wire))
+
+    def _run_wire(self, wire: Wire) -> None:
+        try:
+            wire.run()
+        except Exception as error:  # a bug; never end in silence
+            wire.error = error
+            self.log.error("connection thread broke", connection=wire.number, error=repr(error))
+        with self._lock:
+            self._running_wires -= 1
+            last = self._running_wires == 0
+        if last and wire.error is not None:
+            self.fail(wire.error)
+
+    def _thread(self, name: str, target: Callable[[], None]) -> None:
+        thread = threading.Thread(target=target, name=f"marketfeed-{self.name}-{name}", daemon=True)
+        self._threads[name] = thread
+        thread.start()
+
+    # --- ending ---------------------------------------------------------------------------------
+
+    def fail(self, error: Exception) -> None:
+        """The feed cannot go on: remember why, wake whoever waits for it."""
+        if self.error is None:
+            self.error = error
+        self.finished.set()
+
+    def stop(self) -> Summary:
+        """Stop in order, within ``stop_timeout_s``; what is not delivered stays in the journal."""
+        deadline = self.clock.monotonic() + self.stop_timeout_s
+        for wire in self.wires:
+            wire.stop()
+        self._join("wire-", deadline)
+        if self._inbox is not None and self.parse is not None:
+            self._inbox.close()
+            self._join("parse", deadline)
+            self.parse.stopping.set()  # a full disk does not hold up the end
+            self._join("parse", deadline + _GRACE_S)
+        for delivery in self.deliveries:
+            delivery.stop()
+        self._join("sink-", deadline)
+        for delivery in self.deliveries:
+            delivery.abandon()
+        self._join("sink-", deadline + _GRACE_S)
+        self.events.put("stopped")
+        self.events.close()
+        self._join("events", deadline + _GRACE_S)
+        self.finished.set()
+        return self.summary()
+
+    def _join(self, prefix: str, deadline: float) -> None:
+        for name, thread in list(self._threads.items()):
+            if name.startswith(prefix) and thread is not threading.current_thread():
+                thread.join(max(0.05, deadline - self.clock.monotonic()))
+                if not thread.is_alive():
+                    del self._threads[name]
+
+    @property
+    def stuck_threads(self) -> list[str]:
+        """Threads that outlived :meth:`stop`, such as a sink that never returns from ``write``."""
+        return [name for name, thread in self._threads.items() if thread.is_alive()]
+
+    # --- telling --------------------------------------------------------------------------------
+
+    def summary(self) -> Summary:
+        """The counts of this run."""
+        counts = self.parse.counts if self.parse else None
+        return Summary(
+            feed=self.name,
+            parsed=counts.parsed if counts else 0,
+            appended=counts.appended if counts else 0,
+            dropped=counts.dropped if counts else 0,
+            dead_lettered=counts.dead_lettered if counts else 0,
+            lost=counts.lost if counts else 0,
+            bad_packets=counts.bad_packets if counts else 0,
+            sinks=tuple(self._sink_summary(delivery) for delivery in self.deliveries),
+            error=str(self.error) if self.error else "",
+        )
+
+    def _sink_summary(self, delivery: Delivery) -> SinkSummary:
+        reader = delivery.reader
+        counts = reader.counts if reader else None
+        return SinkSummary(
+            name=delivery.name,
+            delivered=counts.delivered if counts else 0,
+            skipped=counts.skipped if counts else 0,
+            dead_lettered=counts.dead_lettered if counts else 0,
+            left=self.journal.committed - counts.position if counts else 0,
+            state=delivery.state.value,
+            error=delivery.error,
+        )
+
+    @property
+    def ready(self) -> bool:
+        """True while data flow as they should: every connection live, every sink delivering."""
+        return (
+            self.error is None
+            and bool(self.wires)
+            and all(wire.supervisor.state is State.LIVE and wire.counts.frames for wire in self.wires)
+            and all(delivery.state is DeliveryState.DELIVERING for delivery in self.deliveries)
+            and not (self.parse and self.parse.stuck)
+        )
+
+    def status(self) -> dict[str, Any]:
+        """The state of each part, ready for JSON."""
+        parse = self.parse
+        return {
+            "feed": self.name,
+            "ready": self.ready,
+            "error": str(self.error) if self.error else None,
+            "connections": [
+                {
+                    "connection": wire.number,
+                    "state": wire.supervisor.state.value,
+                    "instruments": len(wire.wanted),
+                    **attrs.asdict(wire.counts),
+                }
+                for wire in self.wires
+            ],
+            "parse": {**attrs.asdict(parse.counts), "stuck": parse.stuck or None} if parse else None,
+            "journal": {
+                "name": self.journal.name,
+                "committed": self.journal.committed,
+                "oldest": self.journal.oldest,
+            },
+            "sinks": [
+                {**attrs.asdict(self._sink_summary(delivery)), "retries": delivery.retries}
+                for delivery in self.deliveries
+            ],
+            "dead_letters": sum(self.deadletters.counts.values()),
+            "events_dropped": self.events.dropped,
+        }
+
+
+def _renewer(account: Account, first: Session) -> Callable[[], Stream]:
+    """What a wire calls when its session died: each wire remembers the session that it used."""
+    used = [first]
+
+    def renew() -> Stream:
+        used[0] = account.renew(used[0])
+        return account.stream(used[0])
+
+    return renew

@@ -1,0 +1,405 @@
+"""The feed: instruments of one account, one journal, any number of consumers."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import traceback
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import attrs
+
+from marketfeed import config as configuration
+from marketfeed.batches import CandleBatch, Tick, TickBatch
+from marketfeed.clock import Clock
+from marketfeed.config import Config, FeedConfig, JournalConfig, VendorConfig
+from marketfeed.contract import Event, Sink, Subscription, TokenStore
+from marketfeed.engine.account import Account
+from marketfeed.engine.deadletters import DeadLetters
+from marketfeed.engine.events import Events
+from marketfeed.engine.logs import get_log
+from marketfeed.engine.metrics import ApiCalls
+from marketfeed.engine.pipeline import Pipeline, SinkPlan
+from marketfeed.engine.summary import Summary
+from marketfeed.errors import ConfigError, MarketFeedError, Problem, SinkError
+from marketfeed.http import HttpSession
+from marketfeed.instruments import Instrument, TokenMap
+from marketfeed.journal import Journal, Reader, ticks_folder
+from marketfeed.plugins import Plugins
+from marketfeed.tokens import FileTokenStore
+
+__all__ = ["Feed"]
+
+_POLL_S = 0.5
+"""How often a waiting iterator looks whether the feed has ended."""
+
+
+class Feed:
+    """Live ticks of a broker, as batches, a newest-tick table, and whatever sinks take.
+
+    ::
+
+        with Feed("kite", instruments=["NSE:RELIANCE", "NSE:INFY"], mode="full") as feed:
+            for batch in feed:
+                print(batch["last_price"])
+
+    ``sinks`` are names of installed sinks (with their default options) or :class:`Sink` objects.
+    ``journal`` is a folder for a journal on disk that survives this process; without it the journal
+    lives in memory (128 MB, the oldest rows go first). Nothing is global: a process may hold many
+    feeds, also with the same vendor and different settings.
+
+    Raises :class:`~marketfeed.errors.ConfigError` with every problem at once.
+    """
+
+    def __init__(
+        self,
+        vendor: str,
+        *,
+        instruments: Iterable[str],
+        mode: str = "full",
+        settings: Mapping[str, Any] | None = None,
+        sinks: Iterable[str | Sink] = (),
+        journal: str | Path | None = None,
+        name: str = "main",
+        on_error: str = "continue",
+        stop_timeout_s: float = 10.0,
+        plugins: Plugins | None = None,
+        tokens: TokenStore | None = None,
+        clock: Clock | None = None,
+        environ: Mapping[str, str] | None = None,
+    ) -> None:
+        plugins = plugins or Plugins.discover()
+        given = list(sinks)
+        built = configuration.build(
+            {
+                "feeds": {
+                    name: {
+                        "vendor": vendor,
+                        "instruments": list(instruments),
+                        "mode": mode,
+                        "sinks": [sink for sink in given if isinstance(sink, str)],
+                        "stop_timeout_s": stop_timeout_s,
+                    }
+                },
+                "vendors": {vendor: dict(settings or {})},
+                "journal": {"kind": "memory"} if journal is None else {"kind": "disk", "folder": str(journal)},
+            },
+            plugins,
+            environ,
+        )
+        self._setup(built, name, plugins, tokens, clock, on_error)
+        self._plans += _plans_of([sink for sink in given if isinstance(sink, Sink)])
+
+    @classmethod
+    def from_config(
+        cls,
+        config: Config,
+        name: str,
+        *,
+        plugins: Plugins,
+        tokens: TokenStore | None = None,
+        clock: Clock | None = None,
+    ) -> Self:
+        """The feed ``[feeds.NAME]`` of a configuration file."""
+        feed = cls.__new__(cls)
+        feed._setup(config, name, plugins, tokens, clock, "continue")
+        return feed
+
+    def _setup(
+        self,
+        config: Config,
+        name: str,
+        plugins: Plugins,
+        tokens: TokenStore | None,
+        clock: Clock | None,
+        on_error: str,
+    ) -> None:
+        if on_error not in ("continue", "stop"):
+            raise ValueError(f"on_error is {on_error!r}; choose 'continue' or 'stop'")
+        self.name = name
+        self.clock = clock or Clock()
+        self._plugins = plugins
+        self._config: FeedConfig = config.feeds[name]
+        self._vendor: VendorConfig = config.vendors[self._config.vendor]
+        self._journal_config: JournalConfig = config.journal
+        self._on_error = on_error
+        self._log = get_log(feed=name)
+        self._listeners: list[Callable[[Event], None]] = [plugins.notify]
+        self._callbacks = itertools.count(1)
+        self._pipeline: Pipeline | None = None
+        self._stopped: Summary | None = None
+        self.jobs: dict[str, int] = {"instruments": 0}
+        """Once-a-day work: 1 succeeded, 0 not run, -1 failed."""
+        plugin = plugins.vendor(self._vendor.type)
+        self.api_calls = ApiCalls()
+        self.http = HttpSession(
+            plugin.info, proxy=self._vendor.settings.proxy, clock=self.clock, on_call=self.api_calls.count
+        )
+        self.account = Account(
+            plugin, self._vendor.settings, tokens or FileTokenStore(), self.http, self.clock, self._log
+        )
+        self._plans = [
+            SinkPlan(
+                name=one.name,
+                sink=one.make(name, "ticks"),
+                batch_rows=one.batch_rows,
+                batch_timeout_s=one.batch_timeout_s,
+                flush_every_s=one.flush_every_s,
+                start=one.start,
+                on_startup_error=one.on_startup_error,
+            )
+            for one in (config.sinks[sink] for sink in self._config.sinks)
+        ]
+
+    # --- life -----------------------------------------------------------------------------------
+
+    def start(self) -> Self:
+        """Log in, load the instruments, open journal and sinks, start the connections.
+
+        Returns before the first tick. Raises what stands in the way (``AuthError``, ``ConfigError``
+        for an unknown instrument, ``JournalError``, ...); nothing is left running then.
+        """
+        if self._pipeline is not None:
+            raise MarketFeedError(f"feed {self.name!r} was started before; make a new one")
+        instruments = self._resolve()
+        pipeline = self._open()
+        try:
+            numbers = pipeline.journal.instruments.register(instruments)
+            tokens = TokenMap({one.token: number for one, number in zip(instruments, numbers, strict=True)})
+            pipeline.wait_for_sinks()
+            info = self.account.plugin.info
+            pipeline.connect(
+                self.account,
+                Subscription.of(instruments, self._config.mode),
+                tokens,
+                connections=info.connections_per_account,
+                per_connection=info.instruments_per_connection,
+            )
+        except BaseException:
+            self.stop()
+            raise
+        return self
+
+    def drain(self) -> Summary:
+        """Deliver what the journal still holds to the sinks, without connecting, then stop."""
+        pipeline = self._open()
+        try:
+            pipeline.wait_for_sinks()
+        finally:
+            pipeline.stop_timeout_s = float("inf")
+            summary = self.stop()
+        return summary
+
+    def stop(self) -> Summary:
+        """Stop within ``stop_timeout_s``: connections first, then the sinks take what is there.
+
+        May be called again and from any thread but the feed's own; gives the same summary.
+        """
+        if self._stopped is None:
+            if self._pipeline is None:
+                raise MarketFeedError(f"feed {self.name!r} was not started")
+            self._stopped = self._pipeline.stop()
+            stuck = self._pipeline.stuck_threads
+            if stuck:
+                self._log.error("threads did not end", threads=stuck)
+            self._pipeline.journal.close()
+            self.http.close()
+        return self._stopped
+
+    def wait(self, timeout_s: float | None = None) -> bool:
+        """Block until the feed ended by itself (an error) or was stopped; False after ``timeout_s``."""
+        return self.pipeline.finished.wait(timeout_s)
+
+    def __enter__(self) -> Self:
+        return self.start()
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.stop()
+
+    async def __aenter__(self) -> Self:
+        return await asyncio.to_thread(self.start)
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await asyncio.to_thread(self.stop)
+
+    def _resolve(self) -> list[Instrument]:
+        """The wanted instruments; every name that is not in the master is reported."""
+        self.jobs["instruments"] = -1
+        table = self.account.instruments()
+        self.jobs["instruments"] = 1
+        instruments, problems = table.select(self._config.instruments)
+        if problems:
+            path = f"feeds.{self.name}.instruments"
+            raise ConfigError([Problem(path, f"{text} (vendor {self._vendor.type})") for text in problems])
+        return instruments
+
+    def _open(self) -> Pipeline:
+        folder = None
+        if self._journal_config.kind == "disk":
+            folder = ticks_folder(self._journal_config.folder, self.name)
+        journal = self._open_journal(folder)
+        vendor = self._vendor.name
+        events = Events(self.name, vendor, self.clock, self._log)
+        events.listeners = self._listeners
+        deadletters = DeadLetters(self.name, self.clock, folder.parent / "deadletters.jsonl" if folder else None)
+        self._pipeline = Pipeline(
+            self.name,
+            journal,
+            self._plans,
+            events,
+            deadletters,
+            self.clock,
+            self._log,
+            self._config.stop_timeout_s,
+        )
+        return self._pipeline
+
+    def _open_journal(self, folder: Path | None) -> Journal:
+        plan = self._journal_config
+        if folder is None:
+            return Journal.memory(feed=self.name, vendor=self._vendor.name, max_bytes=plan.memory_bytes)
+        return Journal.create(
+            folder,
+            feed=self.name,
+            vendor=self._vendor.name,
+            rows_per_segment=plan.segment_rows,
+            sync=plan.sync,
+            keep_bytes=plan.keep_bytes,
+            max_bytes=plan.max_bytes,
+            when_full=plan.when_full,
+        )
+
+    # --- consuming ------------------------------------------------------------------------------
+
+    @property
+    def pipeline(self) -> Pipeline:
+        """The running parts; ``MarketFeedError`` before :meth:`start`."""
+        if self._pipeline is None:
+            raise MarketFeedError(f"feed {self.name!r} is not started; use `with Feed(...) as feed:` or feed.start()")
+        return self._pipeline
+
+    @property
+    def started(self) -> bool:
+        """Whether :meth:`start` got as far as opening the journal."""
+        return self._pipeline is not None
+
+    @property
+    def vendor(self) -> str:
+        """The name of the vendor's table in the configuration."""
+        return self._vendor.name
+
+    @property
+    def latest(self) -> Mapping[str, Tick]:
+        """The newest tick of each instrument that has ticked: ``feed.latest["NSE:INFY"]``."""
+        return self.pipeline.latest
+
+    @property
+    def error(self) -> Exception | None:
+        """Why the feed cannot go on; None while it can."""
+        return self.pipeline.error
+
+    def status(self) -> dict[str, Any]:
+        """The state of each part, ready for JSON."""
+        return {"vendor": self._vendor.name, "logins": self.account.logins, **self.pipeline.status()}
+
+    def on_batch(self, callback: Callable[[TickBatch], None], *, name: str | None = None) -> None:
+        """Call ``callback(batch)`` for every batch from now on, on a thread of its own.
+
+        One that raises does not stop the feed: the traceback is logged, the batch goes to the dead
+        letters (``on_error="stop"`` stops the feed instead).
+        """
+        name = name or f"callback-{next(self._callbacks)}"
+        plan = SinkPlan(name=name, sink=_Callback(callback, self._callback_raised))
+        if self._pipeline is None:
+            self._plans.append(plan)
+        else:
+            self._pipeline.add_sink(attrs.evolve(plan, start="newest"))
+
+    def on_event(self, listener: Callable[[Event], None]) -> None:
+        """Call ``listener(event)`` for every event of this feed, on the feed's event thread."""
+        self._listeners.append(listener)
+
+    def _callback_raised(self, error: Exception) -> None:
+        self._log.error("a callback raised", traceback="".join(traceback.format_exception(error)))
+        if self._on_error == "stop" and self._pipeline is not None:
+            self._pipeline.fail(error)
+
+    def batches(self, max_rows: int = 4096) -> Iterator[TickBatch]:
+        """Every batch since the feed started, then live ones as they come.
+
+        Ends when the feed was stopped and all was given; raises the feed's error if it failed. A
+        batch counts as taken when the next one is asked for.
+        """
+        pipeline = self.pipeline
+        reader = self._observer(pipeline)
+        try:
+            while True:
+                batch = _next(pipeline, reader, max_rows)
+                if batch is None:
+                    return
+                yield batch
+                reader.commit()
+        finally:
+            reader.close()
+
+    def __iter__(self) -> Iterator[TickBatch]:
+        return self.batches()
+
+    async def __aiter__(self) -> AsyncIterator[TickBatch]:
+        pipeline = self.pipeline
+        reader = self._observer(pipeline)
+        try:
+            while (batch := await asyncio.to_thread(_next, pipeline, reader, 4096)) is not None:
+                yield batch
+                reader.commit()
+        finally:
+            reader.close()
+
+    def _observer(self, pipeline: Pipeline) -> Reader:
+        return pipeline.journal.reader(f"iterator-{next(self._callbacks)}", start=pipeline.first_row, keep=False)
+
+
+def _next(pipeline: Pipeline, reader: Reader, max_rows: int) -> TickBatch | None:
+    """The next batch with rows; None at the end."""
+    while True:
+        ending = pipeline.finished.is_set()
+        batch = reader.take(max_rows, 0.0 if ending else _POLL_S)
+        if len(batch):
+            return batch
+        if ending:
+            if pipeline.error is not None:
+                raise pipeline.error
+            return None
+
+
+def _plans_of(sinks: Iterable[Sink]) -> list[SinkPlan]:
+    """Plans for sink objects, named after their classes."""
+    plans: list[SinkPlan] = []
+    for sink in sinks:
+        kind = type(sink).__name__
+        number = sum(plan.name.rpartition("-")[0] == kind for plan in plans) + 1
+        plans.append(SinkPlan(name=f"{kind}-{number}", sink=sink))
+    return plans
+
+
+@attrs.define
+class _Callback(Sink):
+    """A function as a sink."""
+
+    function: Callable[[TickBatch], None]
+    raised: Callable[[Exception], None]
+
+    def write(self, batch: TickBatch | CandleBatch) -> None:
+        assert isinstance(batch, TickBatch)
+        try:
+            self.function(batch)
+        except Exception as error:
+            self.raised(error)
+            raise SinkError(f"callback raised {error!r}", rejected=range(len(batch))) from error
