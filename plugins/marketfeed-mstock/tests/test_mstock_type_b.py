@@ -179,6 +179,7 @@ class TestZoneOfTheTimes:
         assert rows["exchange_ns"].tolist() == [NOON + 19_800 * 10**9]
 
 
+@settings(deadline=None)
 @given(
     st.lists(
         st.binary(max_size=400) | st.sampled_from([51, 123, 379]).flatmap(lambda n: st.binary(min_size=n, max_size=n))
@@ -190,7 +191,7 @@ def test_no_bytes_make_it_raise(messages: list[bytes]) -> None:
     assert len({one.frame for one in bad}) + len(rows) >= len(messages)
 
 
-@settings(max_examples=200)
+@settings(deadline=None, max_examples=200)
 @given(st.data())
 def test_damaged_packets_never_spoil_their_neighbours(data: st.DataObject) -> None:
     damaged = bytearray(packet(data.draw(st.sampled_from([51, 123, 379]))))

@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Literal
 
 import attrs
 
-from marketfeed.contract import VendorSettings, base_url
+from marketfeed.contract import VendorSettings, base_url, secret, setting
 
 __all__ = ["MstockSettings"]
-
-
-def _secret(env: str) -> Any:
-    return attrs.field(default=None, repr=False, metadata={"secret": True, "env": env})
 
 
 @attrs.frozen(kw_only=True)
@@ -25,13 +21,15 @@ class MstockSettings(VendorSettings):
     """Base URL of the REST API"""
     stream_url: str = base_url("wss://ws.mstock.trade")
     """Base URL of the WebSocket"""
-    api_key: str | None = _secret("MSTOCK_API_KEY")
+    access_token: str | None = secret(default=None, env="MSTOCK_ACCESS_TOKEN")
+    """A ready access token of today; leaves out the login"""
+    api_key: str | None = secret(default=None, env="MSTOCK_API_KEY")
     """API key of the trading API subscription"""
-    client_code: str | None = attrs.field(default=None, metadata={"env": "MSTOCK_CLIENT_CODE"})
+    client_code: str | None = setting(default=None, env="MSTOCK_CLIENT_CODE")
     """Client code (user id) of the account"""
-    password: str | None = _secret("MSTOCK_PASSWORD")
+    password: str | None = secret(default=None, env="MSTOCK_PASSWORD")
     """Password of the account"""
-    totp_secret: str | None = _secret("MSTOCK_TOTP_SECRET")
+    totp_secret: str | None = secret(default=None, env="MSTOCK_TOTP_SECRET")
     """Base32 secret of the authenticator; without it a person must type the one-time password"""
     dialect: Literal["a", "b"] = "b"
     """Protocol of the API key: ``b`` (JSON, little-endian ticks) or ``a`` (Kite-like)"""

@@ -1,0 +1,92 @@
+"""JSON messages to rows: one row a market data message, carrying the merged state of its scrip."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Final, Literal
+
+import msgspec
+import numpy as np
+
+from marketfeed.contract import BadPacket, Frame, Parsed
+from marketfeed.dtypes import TICK
+from marketfeed.enums import Mode
+from marketfeed_flattrade.merge import ScripState
+
+__all__ = ["Family", "FlattradeParser"]
+
+Family = Literal["touchline", "depth"]
+
+_KINDS: Final[Mapping[str, tuple[Family, bool]]] = {
+    "tk": ("touchline", True),
+    "tf": ("touchline", False),
+    "dk": ("depth", True),
+    "df": ("depth", False),
+}
+"""Message type -> family, and whether it is a snapshot (manual)."""
+_MODES: Final[Mapping[Family, Mode]] = {"touchline": Mode.QUOTE, "depth": Mode.FULL}
+_decode: Final = msgspec.json.Decoder().decode
+
+
+class FlattradeParser:
+    """A parser of one socket; its state begins empty, because nothing survives a reconnect.
+
+    There is one state per family, exchange and token: tokens are unique only inside an exchange. A snapshot
+    replaces the state, a delta overlays it. A delta without an earlier snapshot gives a row of what is known.
+    ``tokens`` maps ``NSE|22`` to instrument numbers.
+    """
+
+    def __init__(self, tokens: Mapping[str, int]) -> None:
+        self._tokens = tokens
+        self._states: dict[tuple[Family, str], ScripState] = {}
+
+    def state(self, family: Family, key: str) -> ScripState | None:
+        """The merged state of ``EXCHANGE|TOKEN`` in a family, or None before its first message."""
+        return self._states.get((family, key))
+
+    def __call__(self, frames: Sequence[Frame]) -> Parsed:
+        """A row per ``tk``, ``tf``, ``dk``, ``df``; nothing for control messages; the rest is bad."""
+        rows = bytearray()
+        bad: list[BadPacket] = []
+        for number, frame in enumerate(frames):
+            reason = self._message(frame, rows)
+            if reason:
+                bad.append(BadPacket(number, 0, reason))
+        return Parsed(np.frombuffer(rows, TICK), bad)
+
+    def _message(self, frame: Frame, rows: bytearray) -> str:
+        """Take one message; the reason if it is malformed, else empty."""
+        try:
+            message = _decode(frame.data)
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+            return "not JSON"
+        if not isinstance(message, dict):
+            return "not an object"
+        kind = message.pop("t", None)
+        if not isinstance(kind, str):
+            return "no message type"
+        entry = _KINDS.get(kind)
+        if entry is None:
+            return ""
+        exchange, token = message.get("e"), message.get("tk")
+        if not (isinstance(exchange, str) and isinstance(token, str) and exchange and token):
+            return "market data without exchange or token"
+        state = self._scrip(entry[0], f"{exchange}|{token}", new=entry[1])
+        state.apply(message)
+        rows += state.stamp(frame.received_ns)
+        return ""
+
+    def _scrip(self, family: Family, key: str, *, new: bool) -> ScripState:
+        state = self._states.get((family, key))
+        if state is None:
+            state = self._states[family, key] = ScripState(_MODES[family], self._tokens.get(key, -1))
+        elif state.instrument < 0:
+            state.instrument = self._tokens.get(key, -1)  # subscribed after its first message
+        if new:
+            state.clear()
+        return state
+
+
+def is_market_data(kind: Any) -> bool:
+    """True for the message types that a parser makes rows of."""
+    return isinstance(kind, str) and kind in _KINDS
