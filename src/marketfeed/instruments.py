@@ -135,7 +135,7 @@ class TokenMap(Mapping[str, int]):
 
     def __init__(self, numbers: Mapping[str, int] | None = None) -> None:
         self._numbers: dict[str, int] = dict(numbers or {})
-        self._index: tuple[NDArray[np.int64], NDArray[np.int32]] | None = None
+        self._index: tuple[dict[str, int], NDArray[np.int64], NDArray[np.int32]] | None = None
 
     def __getitem__(self, token: str) -> int:
         return self._numbers[token]
@@ -149,18 +149,23 @@ class TokenMap(Mapping[str, int]):
     def add(self, numbers: Mapping[str, int]) -> None:
         """Add tokens. A reader on another thread sees the old or the new map, never a mix."""
         self._numbers = {**self._numbers, **numbers}
-        self._index = None
 
     def numbers(self, tokens: NDArray[np.integer]) -> NDArray[np.int32]:
         """The ``instrument`` of each numeric token, -1 where unknown. Shape ``(n,)`` in and out."""
-        known, values = self._index or self._build()
+        index = self._index
+        if index is None or index[0] is not self._numbers:
+            index = self._build()
+        _, known, values = index
         places = known.searchsorted(tokens)  # the last entry is a sentinel, so this never runs off the end
-        found: NDArray[np.int32] = values[places]
-        return np.where(known[places] == tokens, found, np.int32(-1))
+        found: NDArray[np.int32] = values.take(places)
+        found[known.take(places) != tokens] = -1
+        return found
 
-    def _build(self) -> tuple[NDArray[np.int64], NDArray[np.int32]]:
-        pairs = sorted((int(token), number) for token, number in self._numbers.items() if token.isdecimal())
+    def _build(self) -> tuple[dict[str, int], NDArray[np.int64], NDArray[np.int32]]:
+        # Keeps the dictionary it was made from: one added to meanwhile makes it out of date, never wrong for good.
+        numbers = self._numbers
+        pairs = sorted((int(token), number) for token, number in numbers.items() if token.isdecimal())
         known = np.array([token for token, _ in pairs] + [np.iinfo(np.int64).max], np.int64)
         values = np.array([number for _, number in pairs] + [-1], np.int32)
-        self._index = (known, values)
+        self._index = (numbers, known, values)
         return self._index

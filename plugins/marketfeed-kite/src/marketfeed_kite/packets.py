@@ -28,7 +28,7 @@ from marketfeed.clock import NS
 from marketfeed.dtypes import DEPTH_LEVELS, TICK, TICK_BLOCKS, Flag, empty_ticks
 from marketfeed.enums import Mode
 
-__all__ = ["DECODERS", "DIVISORS", "FLAGS", "INSTRUMENT", "KNOWN_LENGTHS", "RECEIVED", "WORDS", "Words"]
+__all__ = ["DECODERS", "DIVISORS", "FLAGS", "INSTRUMENT", "RECEIVED", "WORDS", "Words"]
 
 Words = NDArray[np.int64]
 """Rows of ``TICK`` seen as 8-byte words, shape ``(n, 45)``."""
@@ -53,9 +53,6 @@ FLAGS: Final[dict[int, int]] = {
     FULL: Mode.FULL | _FULL_GROUPS,
 }
 """Packet length -> the row's ``flags``; a time of 0 clears its bit afterwards."""
-
-KNOWN_LENGTHS: Final[NDArray[np.bool_]] = np.isin(np.arange(256), list(FLAGS))
-"""Indexed by packet length."""
 
 DIVISORS: Final[NDArray[np.float64]] = np.full(256, 100.0)
 """Indexed by the token's low byte, the segment: currencies carry more decimals than paise."""
@@ -84,8 +81,7 @@ _DAY_PRICES = slice(_LAST_PRICE, _word("close") + 1)
 _ALL_PRICES = slice(_LAST_PRICE, _word("ask_price") + DEPTH_LEVELS)
 _ORDERS = slice(_word("bid_orders", 4), _word("ask_orders", 4) + DEPTH_LEVELS)
 _FLAGS = _word("flags", 4)
-_CIRCUITS = slice(_word("lower_circuit"), _word("upper_circuit") + 1)
-_CHECK_AND_SPARE = _word("check")
+_REST = slice(_ALL_PRICES.stop, WORDS)
 
 
 def _columns(*words: int) -> NDArray[np.intp]:
@@ -139,17 +135,15 @@ def _quote(packets: Packets, divisors: NDArray[np.float64], words: Words) -> Non
 
 
 def _full(packets: Packets, divisors: NDArray[np.float64], words: Words) -> None:
-    # Three block moves, then the few words that no packet holds.
-    prices, halves = words.view(np.float64), words.view(np.int32)
+    # Three block moves around the few words that no packet holds.
     words[:, TICK_BLOCKS["int64"]] = packets.take(_FULL_INTEGERS, axis=1)
-    np.divide(packets.view(np.int32).take(_FULL_PRICES, axis=1), divisors, out=prices[:, _ALL_PRICES])
-    halves[:, _ORDERS] = packets.take(_FULL_ORDERS, axis=1) >> 16
-    prices[:, _CIRCUITS] = np.nan
-    halves[:, _FLAGS] = FLAGS[FULL]
-    words[:, _CHECK_AND_SPARE] = 0
+    prices = words.view(np.float64)[:, _ALL_PRICES]
+    np.divide(packets.view(np.int32).take(_FULL_PRICES, axis=1), divisors, out=prices)
+    words[:, _REST] = _TEMPLATES[FULL][_REST]
+    words.view(np.int32)[:, _ORDERS] = packets.take(_FULL_ORDERS, axis=1) >> 16
     times = words[:, _TIMES]
     times *= NS
-    if not times.all():
+    if np.count_nonzero(times) < times.size:
         _clear(words, _EXCHANGE_TIME, Flag.EXCHANGE_TIME)
         _clear(words, _TRADE_TIME, Flag.TRADE_TIME)
 

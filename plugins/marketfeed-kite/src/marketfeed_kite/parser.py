@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from marketfeed.contract import BadPacket, Frame, Parsed
 from marketfeed.dtypes import TICK
 from marketfeed.instruments import TokenMap
-from marketfeed_kite.packets import DECODERS, DIVISORS, INSTRUMENT, KNOWN_LENGTHS, RECEIVED, WORDS, Words
+from marketfeed_kite.packets import DECODERS, DIVISORS, INSTRUMENT, RECEIVED, WORDS, Words
 
 __all__ = ["CUT_LENGTH", "CUT_PACKET", "MISSING_PACKETS", "TRAILING_BYTES", "UNKNOWN_LENGTH", "KiteParser"]
 
@@ -29,6 +29,10 @@ UNKNOWN_LENGTH: Final = "unknown packet length"
 TRAILING_BYTES: Final = "bytes after the last packet"
 
 _SMALLEST = min(DECODERS) + 2
+# Made once: numpy takes longer to read a dtype's name than to copy ten packets.
+_BIG_ENDIAN = np.dtype(">u4")
+_NATIVE = np.dtype(np.uint32)
+_OPAQUE = {length: np.dtype((np.void, length)) for length in (4, *DECODERS)}
 _ROW = np.dtype((np.void, TICK.itemsize))
 
 
@@ -40,6 +44,8 @@ class _Located(NamedTuple):
     starts: NDArray[np.intp]
     """First byte of each packet in ``data``, in wire order."""
     lengths: NDArray[np.uint8]
+    counts: dict[int, int]
+    """Length -> number of packets, ascending."""
     per_frame: list[int]
     """Number of packets of each frame."""
     bad: Sequence[BadPacket]
@@ -71,111 +77,123 @@ class KiteParser:
         stride = length + 2
         if size != 2 + count * stride or length not in DECODERS:
             return None
-        data = first
-        if len(frames) > 1:
-            data = b"".join([frame.data for frame in frames])
-            # Were the sizes different but the sum right, a count or a length below would be wrong.
-            if len(data) != size * len(frames) or (_words16(data, 0, size, len(frames), 0, 1) != count).any():
-                return None
-        if (_words16(data, 2, size, len(frames), stride, count) != length).any():
+        if len(frames) == 1:
+            data = first
+            # Slices of bytes cost a tenth of a numpy comparison, which counts when frames are small.
+            alike = data[2::stride] == bytes(count) and data[3::stride] == bytes([length]) * count
+        else:
+            pieces = [frame.data for frame in frames]
+            data = b"".join(pieces)
+            alike = set(map(len, pieces)) == {size} and _alike(data, size, count, length)
+        if not alike:
             return None
         shape = (len(frames), count, length // 4)
-        packets = np.ndarray(shape, ">u4", data, 4, (size, stride, 4)).astype(np.uint32).reshape(-1, length // 4)
+        packets = np.ndarray(shape, _BIG_ENDIAN, data, 4, (size, stride, 4)).astype(_NATIVE).reshape(-1, length // 4)
         words = np.empty((len(packets), WORDS), np.int64)
         tokens = packets[:, 0]
         DECODERS[length](packets, DIVISORS.take(tokens & 0xFF)[:, None], words)
-        return Parsed(self._finish(words, tokens, frames, count))
+        words.view(np.int32)[:, INSTRUMENT] = self._instruments.numbers(tokens)
+        _stamp(words, frames, count)
+        return Parsed(np.ndarray(len(words), TICK, words))
 
     def _mixed(self, frames: Sequence[Frame]) -> Parsed:
         """Anything else, damage included: locate, decode length by length, back to wire order."""
         found = _locate(frames)
-        if not len(found.starts):
+        count = len(found.starts)
+        if not count:
             return Parsed(np.empty(0, TICK), found.bad)
-        tokens = _gather(found.data, found.starts, 4)[:, 0]
-        divisors = DIVISORS.take(tokens & 0xFF)[:, None]
         order = found.lengths.argsort(kind="stable")
-        starts, lengths, divisors = found.starts[order], found.lengths[order], divisors[order]
-        words = np.empty((len(starts), WORDS), np.int64)
+        starts = found.starts[order]
+        tokens = _gather(found.data, starts, 4)[:, 0]
+        divisors = DIVISORS.take(tokens & 0xFF)[:, None]
+        by_length = np.empty((count, WORDS), np.int64)
         begin = 0
-        for length, decode in DECODERS.items():  # ascending, as argsort left them
-            end = int(lengths.searchsorted(length, "right"))
-            if end > begin:
-                decode(_gather(found.data, starts[begin:end], length), divisors[begin:end], words[begin:end])
+        for length, many in found.counts.items():  # ascending, as argsort left them
+            end = begin + many
+            DECODERS[length](_gather(found.data, starts[begin:end], length), divisors[begin:end], by_length[begin:end])
             begin = end
-        in_wire_order = np.empty_like(words)
-        # Whole rows move as opaque items: one memory copy each.
-        in_wire_order.view(_ROW)[order] = words.view(_ROW)
-        return Parsed(self._finish(in_wire_order, tokens, frames, found.per_frame), found.bad)
-
-    def _finish(
-        self, words: Words, tokens: NDArray[np.uint32], frames: Sequence[Frame], per_frame: int | list[int]
-    ) -> NDArray[np.void]:
-        """Fill in what is not in the packet and give the rows their names."""
-        if len(frames) == 1:
-            words[:, RECEIVED] = frames[0].received_ns
-        else:
-            words[:, RECEIVED] = np.repeat([frame.received_ns for frame in frames], per_frame)
-        words.view(np.int32)[:, INSTRUMENT] = self._instruments.numbers(tokens)
-        rows: NDArray[np.void] = words.view(TICK)[:, 0]
-        return rows
+        by_length.view(np.int32)[:, INSTRUMENT] = self._instruments.numbers(tokens)
+        words = np.empty_like(by_length)
+        words.view(_ROW)[order] = by_length.view(_ROW)  # as opaque items: one memory copy a row
+        _stamp(words, frames, found.per_frame)
+        return Parsed(np.ndarray(count, TICK, words), found.bad)
 
 
-def _words16(data: bytes, offset: int, step: int, count: int, inner: int, inner_count: int) -> NDArray[np.uint16]:
-    """The uint16 fields at ``offset + i * step + j * inner``, shape ``(count, inner_count)``, without a copy."""
-    return np.ndarray((count, inner_count), ">u2", data, offset, (step, inner))
+def _stamp(words: Words, frames: Sequence[Frame], per_frame: int | list[int]) -> None:
+    """Set ``received_ns`` of each row to that of its frame."""
+    if len(frames) == 1:
+        words[:, RECEIVED] = frames[0].received_ns
+    else:
+        words[:, RECEIVED] = np.repeat([frame.received_ns for frame in frames], per_frame)
+
+
+def _alike(data: bytes, size: int, count: int, length: int) -> bool:
+    """True when each ``size`` bytes are a frame of ``count`` packets of ``length`` bytes."""
+    frames = len(data) // size
+    counts = np.ndarray((frames,), ">u2", data, 0, (size,))
+    lengths = np.ndarray((frames, count), ">u2", data, 2, (size, length + 2))
+    return bool((counts == count).all() and (lengths == length).all())
 
 
 def _gather(data: bytes, starts: NDArray[np.intp], length: int) -> NDArray[np.uint32]:
     """The ``length`` bytes at each start as native words, shape ``(n, length / 4)``."""
-    windows = np.ndarray((len(data) - length + 1,), f"V{length}", data, 0, (1,))
-    return windows[starts].view(">u4").reshape(-1, length // 4).astype(np.uint32)
+    windows = np.ndarray((len(data) - length + 1,), _OPAQUE[length], data, 0, (1,))
+    return np.ndarray((len(starts), length // 4), _BIG_ENDIAN, windows[starts]).astype(_NATIVE)
 
 
 def _locate(frames: Sequence[Frame]) -> _Located:
+    """Walk the frames, fast if they add up and with all care if they do not."""
     data = b"".join([frame.data for frame in frames])
-    bytes_ = np.frombuffer(data, np.uint8)
-    found = _walk(data, frames)
-    if found is not None:
-        lows, per_frame = found
-        places = np.array(lows, np.intp)
-        lengths = bytes_[places]
-        if KNOWN_LENGTHS[lengths].all() and not bytes_[places - 1].any():
-            return _Located(data, places + 1, lengths, per_frame, ())
-    starts, per_frame, bad = _walk_damaged(frames)
+    starts, per_frame = _walk(data, frames)
+    if len(per_frame) == len(frames):
+        found = _located(data, starts, per_frame, ())
+        high_bytes = np.ndarray((len(data),), np.uint8, data)[found.starts - 2]
+        if sum(found.counts.values()) == len(starts) and not np.count_nonzero(high_bytes):
+            return found
+    return _located(data, *_walk_damaged(frames))
+
+
+def _located(data: bytes, starts: list[int], per_frame: list[int], bad: Sequence[BadPacket]) -> _Located:
     places = np.array(starts, np.intp)
-    return _Located(data, places, bytes_[places - 1], per_frame, bad)
+    lengths = np.ndarray((len(data),), np.uint8, data)[places - 1]
+    return _Located(data, places, lengths, _count(lengths), per_frame, bad)
 
 
-def _walk(data: bytes, frames: Sequence[Frame]) -> tuple[list[int], list[int]] | None:
-    """Place of each length's low byte in ``data``, and packets per frame; None when a frame does not add up.
+def _count(lengths: NDArray[np.uint8]) -> dict[int, int]:
+    """How many packets there are of each length that can be decoded; ascending, without zeros."""
+    raw = lengths.tobytes()
+    return {length: many for length in DECODERS if (many := raw.count(length))}
 
-    Every known length fits in its low byte, so one index per packet is enough; the caller checks
-    the high bytes all at once.
+
+def _walk(data: bytes, frames: Sequence[Frame]) -> tuple[list[int], list[int]]:
+    """Start of each packet in ``data``, and packets per frame; ends at a frame that does not add up.
+
+    Every known length fits in the low byte of its field, so one index a packet is enough; the
+    caller checks the high bytes all at once.
     """
-    lows: list[int] = []
-    per_frame = []
-    append = lows.append
+    starts: list[int] = []
+    per_frame: list[int] = []
+    append = starts.append
     end = 0
     for frame in frames:
         begin = end
         end += len(frame.data)
-        if end - begin < 2:
-            per_frame.append(0)
-            continue
-        count = data[begin] << 8 | data[begin + 1]
-        if count * _SMALLEST > end - begin:
-            return None
-        low = begin + 3
-        try:
-            for _ in repeat(None, count):
-                append(low)
-                low += data[low] + 2
-        except IndexError:
-            return None
-        if low != end + 1:
-            return None
+        count = 0
+        if end - begin > 1:
+            count = data[begin] << 8 | data[begin + 1]
+            if count * _SMALLEST > end - begin:
+                break
+            start = begin + 4
+            try:
+                for _ in repeat(None, count):
+                    append(start)
+                    start += data[start - 1] + 2
+            except IndexError:
+                break
+            if start != end + 2:
+                break
         per_frame.append(count)
-    return lows, per_frame
+    return starts, per_frame
 
 
 def _walk_damaged(frames: Sequence[Frame]) -> tuple[list[int], list[int], list[BadPacket]]:
