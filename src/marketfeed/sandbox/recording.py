@@ -119,8 +119,7 @@ def load_recording(path: Path) -> Recording:
 
     Raises ``OSError``, and ``ValueError`` naming the line that is not as it should be.
     """
-    opened = gzip.open(path, "rt", encoding="utf-8") if path.suffix == ".gz" else path.open(encoding="utf-8")
-    with opened as text:
+    with gzip.open(path, "rt", encoding="utf-8") if path.suffix == ".gz" else path.open(encoding="utf-8") as text:
         table = csv.reader(text)
         header = next(table, [])
         try:

@@ -18,6 +18,7 @@ from marketfeed.clock import IST, NS, OffsetClock, to_ns
 from marketfeed.sandbox.history import trading_day
 from marketfeed.sandbox.market import Market
 from marketfeed.sandbox.recording import Recording, load_recording
+from marketfeed.sandbox.replay import ReplayMarket
 from marketfeed.sandbox.universe import Listing, from_file, listing_for, make_universe
 
 __all__ = ["MAX_SPEED", "Options", "World", "totp"]
@@ -70,11 +71,16 @@ class World:
 
     def __init__(self, options: Options) -> None:
         self.options = options
-        self.recording = _recording(options)
-        self.clock = OffsetClock.starting_at(_start_ns(options, self.recording))
+        recording = _recording(options)
+        self.clock = OffsetClock.starting_at(_start_ns(options, recording))
         start_ns = self.clock.wall_ns()
         day = datetime.fromtimestamp(start_ns / NS, IST).date()
-        self.market = Market(_listings(options, self.recording, day), seed=options.seed, start_ns=start_ns)
+        self.simulated = Market(_listings(options, recording, day), seed=options.seed, start_ns=start_ns)
+        self.replay = ReplayMarket(self.simulated, recording) if recording is not None else None
+
+    @property
+    def market(self) -> Market | ReplayMarket:
+        return self.simulated if self.replay is None else self.replay
 
     @property
     def credentials(self) -> Credentials:

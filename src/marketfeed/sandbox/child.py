@@ -1,0 +1,91 @@
+"""A sandbox in a process of its own, which ends when its parent ends."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import attrs
+
+from marketfeed.errors import MarketFeedError
+from marketfeed.sandbox.box import READY_TOKEN
+
+__all__ = ["ChildSandbox", "spawn_sandbox"]
+
+START_S = 30.0
+
+
+@attrs.frozen(kw_only=True)
+class ChildSandbox:
+    """A running child, as its port file describes it."""
+
+    pid: int
+    port: int
+    url: str
+    clock_offset_ns: int
+    _settings: dict[str, Any] = attrs.field(repr=False, alias="settings")
+
+    def settings(self) -> dict[str, Any]:
+        """Vendor settings that make a feed use this sandbox."""
+        return dict(self._settings)
+
+
+@contextlib.contextmanager
+def spawn_sandbox(vendor: str, **options: Any) -> Iterator[ChildSandbox]:
+    """Run ``marketfeed sandbox VENDOR`` as a child process for the length of a ``with`` block.
+
+    ``options`` are those of the command, with underscores: ``seed=1, ticks_per_second=500``; True is a
+    bare flag, None leaves an option out. A ready access token is given unless ``access_token=None``. The child watches its
+    standard input, so it ends with its parent however that ends. Raises ``MarketFeedError`` when it does not start.
+    """
+    options.setdefault("access_token", READY_TOKEN)
+    with tempfile.TemporaryDirectory(prefix="marketfeed-sandbox-") as folder:
+        port_file = Path(folder, "port.json")
+        errors = Path(folder, "errors.txt")
+        command = [sys.executable, "-m", "marketfeed", "sandbox", vendor, *_arguments(options)]
+        command += ["--port-file", str(port_file), "--until-stdin-closes"]
+        with errors.open("wb") as sink:
+            child = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=sink)
+        try:
+            yield _wait_for(child, port_file, errors)
+        finally:
+            _end(child)
+
+
+def _arguments(options: dict[str, Any]) -> list[str]:
+    arguments: list[str] = []
+    for name, value in options.items():
+        if value is True:
+            arguments.append(f"--{name.replace('_', '-')}")
+        elif value is not None and value is not False:
+            arguments += [f"--{name.replace('_', '-')}", str(value)]
+    return arguments
+
+
+def _wait_for(child: subprocess.Popen[bytes], port_file: Path, errors: Path) -> ChildSandbox:
+    end = time.monotonic() + START_S
+    while time.monotonic() < end:
+        if port_file.exists():  # it is moved into place, so it is whole
+            return ChildSandbox(**json.loads(port_file.read_text(encoding="utf-8")))
+        if child.poll() is not None:
+            text = errors.read_text(encoding="utf-8", errors="replace").strip()
+            raise MarketFeedError(f"the sandbox ended with status {child.returncode}: {text[-2000:]}")
+        time.sleep(0.02)
+    raise MarketFeedError(f"the sandbox did not open its port within {START_S:.0f} s")
+
+
+def _end(child: subprocess.Popen[bytes]) -> None:
+    if child.stdin is not None:
+        child.stdin.close()
+    try:
+        child.wait(timeout=10)
+    except subprocess.TimeoutExpired:
+        child.kill()
+        child.wait()
