@@ -1,0 +1,203 @@
+"""What a configuration is once it is understood: frozen classes, one per kind of table.
+
+The classes are the documentation of the tables: field, type, default and the text under it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+import attrs
+
+from marketfeed._options import Mismatch, options_of, parse_bytes
+from marketfeed.contract import Sink, VendorSettings
+from marketfeed.enums import Mode
+from marketfeed.errors import Problem
+from marketfeed.plugins import VendorPlugin
+
+__all__ = [
+    "CALENDARS",
+    "Config",
+    "FeedConfig",
+    "JournalConfig",
+    "LoggingConfig",
+    "MetricsConfig",
+    "SinkConfig",
+    "VendorConfig",
+]
+
+CALENDARS = ("NSE", "always")
+"""Names of market calendars; ``always`` is a market that never closes."""
+
+_SinkClass = type[Sink]  # by another name, because SinkConfig has a field called type
+
+
+def _parse_port(value: int | str | None) -> int | None:
+    """A port; ``false`` or ``off`` is None: listen nowhere. 0 lets the system choose."""
+    if value is None or value is False or value in ("false", "off", ""):
+        return None
+    try:
+        port = -1 if value is True else int(value)
+    except ValueError:
+        port = -1
+    if not 0 <= port <= 65535:
+        raise Mismatch("a port from 0 to 65535, or false")
+    return port
+
+
+def _at_least(least: float) -> Any:
+    def check(_: object, __: object, value: float) -> None:
+        if value < least:
+            raise Mismatch(f"at least {least}")
+
+    return check
+
+
+def _positive(_: object, __: object, value: float) -> None:
+    if value <= 0:
+        raise Mismatch("more than 0")
+
+
+def _known_calendar(_: object, __: object, value: str) -> None:
+    if value not in CALENDARS:
+        raise Mismatch(" or ".join(f'"{name}"' for name in CALENDARS))
+
+
+@attrs.frozen(kw_only=True)
+class FeedConfig:
+    """``[feeds.NAME]``: which instruments of which vendor go to which sinks."""
+
+    name: str
+    vendor: str
+    """Name of a table under [vendors], or of a vendor that needs none"""
+    instruments: tuple[str, ...] = ()
+    """EXCHANGE:SYMBOL, globs such as NFO:NIFTY*FUT, or @LIST"""
+    sinks: tuple[str, ...] = ()
+    """Names of tables under [sinks], or of sinks that need no option"""
+    mode: Mode = Mode.FULL
+    """How much of each instrument: ltp, quote or full"""
+    calendar: str = attrs.field(default="NSE", validator=_known_calendar)
+    """Market hours outside of which silence is normal: NSE, or always"""
+    stop_timeout_s: float = attrs.field(default=10.0, validator=_at_least(0))
+    """Seconds that sinks get to finish when the feed stops"""
+
+
+@attrs.frozen(kw_only=True)
+class VendorConfig:
+    """``[vendors.NAME]``: one account at one broker."""
+
+    name: str
+    type: str
+    """Name of the vendor plugin; by default the table's name"""
+    plugin: VendorPlugin = attrs.field(repr=False)
+    settings: VendorSettings
+
+
+@attrs.frozen(kw_only=True)
+class SinkConfig:
+    """``[sinks.NAME]``: where batches go. Besides these keys a table takes the sink's own options."""
+
+    name: str
+    type: str
+    """Name of the sink; by default the table's name"""
+    cls: _SinkClass
+    options: Mapping[str, Any] = attrs.field(repr=False)
+    """The sink's own options, converted; ``{feed}`` and ``{kind}`` not yet filled in."""
+    batch_rows: int = attrs.field(default=4096, validator=_at_least(1))
+    """Most rows handed over in one write"""
+    batch_timeout_s: float = attrs.field(default=0.05, validator=_at_least(0))
+    """Seconds to wait for more rows before a smaller batch is written"""
+    flush_every_s: float = attrs.field(default=1.0, validator=_positive)
+    """Seconds between flushes; the cursor moves after each"""
+    start: Literal["run", "oldest", "newest"] = "run"
+    """Where a sink without a cursor begins: the first row of this run, the oldest kept, or the next one"""
+    on_startup_error: Literal["fail", "retry", "disable"] = "fail"
+    """What to do when it cannot be opened: end the feed, try again for ever, or go on without it"""
+
+    def make(self, feed: str, kind: str = "ticks") -> Sink:
+        """A new instance for one feed and kind (``ticks``, ``candles``)."""
+        return self.cls(**self.filled(feed, kind))
+
+    def filled(self, feed: str, kind: str = "ticks") -> dict[str, Any]:
+        """The options with ``{feed}`` and ``{kind}`` put in; other braces stay as they are."""
+        secret = {name for name, option in options_of(self.cls).items() if option.secret}
+        return {
+            name: value if name in secret else _fill(value, feed, kind) for name, value in self.options.items()
+        }  # a password that holds "{feed}" is left alone
+
+
+@attrs.frozen(kw_only=True)
+class JournalConfig:
+    """``[journal]``: the store between the feed and its sinks."""
+
+    kind: Literal["disk", "memory"] = "disk"
+    """disk survives restarts; memory holds the newest rows only"""
+    folder: Path = Path("data/journal")
+    """Each feed gets a folder in it; relative to the working directory"""
+    keep_bytes: int = attrs.field(default=4_000_000_000, converter=parse_bytes)
+    """How much to keep of what every sink has passed"""
+    max_bytes: int | None = attrs.field(default=None, converter=attrs.converters.optional(parse_bytes))
+    """How much a lagging sink may hold back; by default half of the free disk"""
+    when_full: Literal["skip", "stop"] = "skip"
+    """Beyond max_bytes: skip rows of the lagging sink (counted), or stop the feed"""
+    segment_rows: int = attrs.field(default=65_536, validator=_at_least(1024))
+    """Rows in one file"""
+    sync: Literal["100ms", "os", "batch"] = "100ms"
+    """What a power cut may cost: 100 ms, whatever the system holds back, or nothing"""
+    memory_bytes: int = attrs.field(default=128_000_000, converter=parse_bytes)
+    """Size of a journal in memory; a reader that is overtaken is told how much it missed"""
+
+
+@attrs.frozen(kw_only=True)
+class MetricsConfig:
+    """``[metrics]``: the page that Prometheus reads, with the health answers beside it."""
+
+    port: int | None = attrs.field(default=3001, converter=_parse_port)
+    """TCP port; false switches the page off, 0 takes any free one"""
+    host: str = "127.0.0.1"
+    """Address to listen on; 0.0.0.0 lets other machines in"""
+
+
+@attrs.frozen(kw_only=True)
+class LoggingConfig:
+    """``[log]``: what is written to standard error."""
+
+    level: Literal["debug", "info", "warning", "error"] = "info"
+    """The least important level shown"""
+    format: Literal["auto", "text", "json"] = "auto"
+    """auto is text on a terminal and json in a pipe"""
+
+
+@attrs.frozen(kw_only=True)
+class Config:
+    """A whole configuration, checked. Secrets do not show in its ``repr``."""
+
+    feeds: Mapping[str, FeedConfig]
+    vendors: Mapping[str, VendorConfig]
+    sinks: Mapping[str, SinkConfig]
+    journal: JournalConfig = attrs.field(factory=JournalConfig)
+    metrics: MetricsConfig = attrs.field(factory=MetricsConfig)
+    log: LoggingConfig = attrs.field(factory=LoggingConfig)
+    warnings: tuple[Problem, ...] = ()
+    """What is allowed but probably not meant, such as a sink that no feed names."""
+    source: Path | None = None
+
+    def vendor_of(self, feed: str) -> VendorConfig:
+        """The account that a feed uses."""
+        return self.vendors[self.feeds[feed].vendor]
+
+    def sinks_of(self, feed: str) -> tuple[SinkConfig, ...]:
+        """The sinks that a feed names, in its order."""
+        return tuple(self.sinks[name] for name in self.feeds[feed].sinks)
+
+
+def _fill(value: Any, feed: str, kind: str) -> Any:
+    if isinstance(value, str):
+        return value.replace("{feed}", feed).replace("{kind}", kind)
+    if isinstance(value, Path):
+        return Path(_fill(str(value), feed, kind))
+    if isinstance(value, tuple | list):
+        return type(value)(_fill(item, feed, kind) for item in value)
+    return value
