@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Final, Literal, Self
 import numpy as np
 
 from marketfeed.batches import Origin, TickBatch
-from marketfeed.clock import Clock
 from marketfeed.dtypes import TICK, Rows
 from marketfeed.errors import JournalError, Overrun
 from marketfeed.journal.catalog import Catalog
@@ -77,7 +76,6 @@ class Journal(ABC):
         keep_bytes: int = KEEP_BYTES,
         max_bytes: int | None = None,
         when_full: WhenFull = "skip",
-        clock: Clock | None = None,
     ) -> DiskJournal:
         """Open the journal in ``folder`` for writing, making or recovering it as needed.
 
@@ -90,9 +88,7 @@ class Journal(ABC):
         from marketfeed.journal.retention import Bounds
 
         bounds = Bounds(keep_bytes=keep_bytes, max_bytes=max_bytes, when_full=when_full)
-        return open_for_writing(
-            Path(folder), dtype, feed, vendor, bounds, rows_per_segment=rows_per_segment, sync=sync, clock=clock
-        )
+        return open_for_writing(Path(folder), dtype, feed, vendor, bounds, rows_per_segment=rows_per_segment, sync=sync)
 
     @staticmethod
     def attach(folder: Path | str) -> Journal:

@@ -88,7 +88,7 @@ class MemoryJournal(Journal):
 
     def _grow(self, first_row: int) -> None:
         rows: Rows = np.empty(self._block_rows, self.dtype)
-        self._tail = memoryview(rows.view("u1"))
+        self._tail = rows.view("u1").data
         shown = rows.view()
         shown.flags.writeable = False
         self._blocks[first_row] = Block(first_row, shown)

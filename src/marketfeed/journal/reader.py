@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 from time import monotonic, time_ns
 from typing import Final, NamedTuple, Protocol, Self, cast
@@ -66,10 +67,8 @@ class Bell:
 
     def ring(self) -> None:
         """End the present or the next :meth:`wait`. Any thread; twice is the same as once."""
-        try:
+        with contextlib.suppress(RuntimeError):  # a token is waiting already
             self._lock.release()
-        except RuntimeError:
-            pass  # a token is waiting already
 
     def wait(self, timeout_s: float) -> None:
         """Sleep until rung or until ``timeout_s`` went by."""
@@ -96,6 +95,7 @@ class Reader:
         """Rows that were read and then lost to a power cut of the writer's machine."""
         self.bell = Bell()
         self._store = store
+        self._kind = CandleBatch if store.no_rows.dtype == CANDLE else TickBatch
         self._cursor = cursor
         self._state = state
         self._next = state.position
@@ -164,8 +164,7 @@ class Reader:
             self.commit()
 
     def _batch(self, rows: Rows) -> TickBatch:
-        kind = CandleBatch if rows.dtype is CANDLE else TickBatch
-        batch = kind(rows, self._store.origin, self._next)
+        batch = self._kind(rows, self._store.origin, self._next)
         self._next += len(rows)
         return cast("TickBatch", batch)
 

@@ -7,6 +7,7 @@ accidents (a torn page, a flipped bit), not against intent.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, Final
 
 import numpy as np
@@ -25,7 +26,7 @@ class RowCheck:
     """Fills and tests the ``check`` column of one dtype; ``JournalError`` if the dtype has none."""
 
     def __init__(self, dtype: np.dtype[np.void]) -> None:
-        fields = dtype.fields or {}
+        fields: Mapping[str, Any] = dtype.fields or {}
         if "check" not in fields or fields["check"][0] != np.dtype("u4") or dtype.itemsize % 8:
             raise JournalError("rows of a journal need a uint32 field 'check' and a size divisible by 8")
         self._words = dtype.itemsize // 4

@@ -1,0 +1,176 @@
+"""Segment files: rows go in by ``pwrite``, and come out through one shared mapping per process."""
+
+from __future__ import annotations
+
+import mmap
+import os
+import sys
+import threading
+import weakref
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from marketfeed.dtypes import Rows
+from marketfeed.errors import JournalError
+from marketfeed.journal.layout import PAGE, Geometry, npy_header, segment_name
+from marketfeed.journal.reader import Block
+
+__all__ = ["SegmentMaps", "SegmentWriter", "force", "force_folder"]
+
+
+def force(fd: int) -> None:
+    """Return when the file's data is on the disk."""
+    if sys.platform == "darwin":
+        os.fsync(fd)
+    else:
+        # Not mmap.flush: that holds the interpreter's lock for as long as the disk takes.
+        os.fdatasync(fd)
+
+
+def force_folder(folder: Path) -> None:
+    """Return when the names of new files are on the disk."""
+    fd = os.open(folder, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+
+
+def write_whole(fd: int, data: memoryview | bytes, offset: int) -> None:
+    """``os.pwrite`` until everything is written; ``OSError`` when it cannot be."""
+    written = os.pwrite(fd, data, offset)
+    while written < len(data):
+        more = os.pwrite(fd, data[written:], offset + written)
+        if not more:
+            raise OSError(f"the disk took {written} of {len(data)} bytes")
+        written += more
+
+
+class SegmentWriter:
+    """Writes rows into segment files. Never truncates or reuses a file: somebody may have mapped it.
+
+    ``write`` belongs to the appending thread, ``sync`` and ``release`` to another one.
+    """
+
+    def __init__(self, folder: Path, geometry: Geometry) -> None:
+        self._folder = folder
+        self._geometry = geometry
+        self._header = npy_header(geometry)
+        self._fds: dict[int, int] = {}
+        self._fd = -1
+        self._first = self._end = 0
+        self._new_names = False
+
+    def holds(self, first_row: int, stop: int) -> bool:
+        """Whether the open segment has room for these rows."""
+        return self._first <= first_row and stop <= self._end
+
+    def write(self, first_row: int, data: memoryview) -> None:
+        """Put whole rows at ``first_row``. Nobody sees them before they are published. ``OSError`` if not."""
+        geometry = self._geometry
+        row, done = first_row, 0
+        while done < len(data):
+            if not self._first <= row < self._end:
+                self._enter(geometry.first_of(row))
+            stop = done + (self._end - row) * geometry.row_size
+            piece = data if not done and stop >= len(data) else data[done:stop]
+            offset = PAGE + (row - self._first) * geometry.row_size
+            if os.pwrite(self._fd, piece, offset) != len(piece):
+                write_whole(self._fd, piece, offset)
+            done += len(piece)
+            row += len(piece) // geometry.row_size
+
+    def _enter(self, first_row: int) -> None:
+        fd = self._fds.get(first_row)
+        if fd is None:
+            self._fds[first_row] = fd = self._open(first_row)
+        self._fd, self._first = fd, first_row
+        self._end = first_row + self._geometry.rows_per_segment
+
+    def _open(self, first_row: int) -> int:
+        path = self._folder / segment_name(first_row)
+        fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        try:
+            # Also for a file that a kill left half made, or that a power cut shortened.
+            if os.fstat(fd).st_size < self._geometry.segment_bytes:
+                os.ftruncate(fd, self._geometry.segment_bytes)
+            if os.pread(fd, PAGE, 0) != self._header:
+                write_whole(fd, self._header, 0)
+            self._new_names = True
+        except OSError:
+            os.close(fd)
+            raise
+        return fd
+
+    def sync(self) -> None:
+        """Return when everything written so far is on the disk; raises ``OSError``."""
+        new_names, self._new_names = self._new_names, False
+        try:
+            for fd in list(self._fds.values()):
+                force(fd)
+            if new_names:
+                force_folder(self._folder)
+        except OSError:
+            self._new_names = True
+            raise
+
+    def release(self, committed: int, *, forced: bool) -> None:
+        """Close the files of segments that are full and published; ``forced``: they are on the disk already."""
+        for first_row, fd in list(self._fds.items()):
+            if first_row + self._geometry.rows_per_segment <= committed and first_row != self._first:
+                if not forced:
+                    force(fd)
+                del self._fds[first_row]
+                os.close(fd)
+
+    def close(self) -> None:
+        """Close every file."""
+        self._first = self._end = 0
+        while self._fds:
+            os.close(self._fds.popitem()[1])
+
+
+_maps: weakref.WeakValueDictionary[tuple[int, int], NDArray[Any]] = weakref.WeakValueDictionary()
+_maps_lock = threading.Lock()
+
+
+class SegmentMaps:
+    """Mapped segments, one mapping per process and file however many readers there are.
+
+    A mapping goes when its last reader and its last batch are gone.
+    """
+
+    def __init__(self, folder: Path, geometry: Geometry) -> None:
+        self._folder = folder
+        self._geometry = geometry
+
+    def block(self, row: int) -> Block | None:
+        """The segment that holds ``row``, read-only; None when its file is gone."""
+        first_row = self._geometry.first_of(row)
+        path = self._folder / segment_name(first_row)
+        try:
+            fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        except FileNotFoundError:
+            return None
+        try:
+            return Block(first_row, self._mapped(fd, path))
+        finally:
+            os.close(fd)
+
+    def _mapped(self, fd: int, path: Path) -> Rows:
+        status = os.fstat(fd)
+        # Not the name: after a recovery another file may carry it. The mapping keeps its file's number taken.
+        key = (status.st_dev, status.st_ino)
+        with _maps_lock:
+            rows = _maps.get(key)
+            if rows is None:
+                if status.st_size < self._geometry.segment_bytes:
+                    raise JournalError(f"{path} is shorter than a segment; it was damaged")
+                mapping = mmap.mmap(fd, self._geometry.segment_bytes, access=mmap.ACCESS_READ)
+                count = self._geometry.rows_per_segment
+                rows = np.frombuffer(mapping, self._geometry.dtype, count=count, offset=PAGE)
+                _maps[key] = rows
+            return rows
