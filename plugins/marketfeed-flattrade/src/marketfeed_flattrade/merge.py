@@ -63,9 +63,9 @@ _AHEAD_S: Final = 300
 _NEVER_S: Final = 19_800
 """``05:30:00`` is 1970 in India time: never traded."""
 _CLOCK: Final = re.compile(r"([01]\d|2[0-3]):([0-5]\d):([0-5]\d)", re.ASCII)
+_MAX_FEED_S: Final = 2.0**63 / NS
 _EMPTY: Final = empty_ticks(1).tobytes()
 _FLOAT, _INT64, _INT32 = range(3)
-_LIMITS: Final = (math.inf, 2.0**63, 2.0**31)
 
 
 def _place(column: str, level: int) -> tuple[int, int]:
@@ -90,8 +90,19 @@ def _bits(fields: Iterable[str]) -> int:
     return sum(_FIELDS[one][2] for one in fields)
 
 
-_ANY_BITS: Final = [(int(flag), _bits(fields)) for flag, fields in _ANY.items()]
 _ALL_BITS: Final = [(int(flag), _bits(fields)) for flag, fields in _ALL.items()]
+
+
+_find: Final = _FIELDS.get
+_FED_BIT: Final = 1 << len(_FIELDS)
+_TRADED_BIT: Final = 2 << len(_FIELDS)
+_TIME_BITS: Final = _FED_BIT | _TRADED_BIT
+"""Not fields: set when the field says a usable time."""
+_ANY_BITS: Final = [
+    *((int(flag), _bits(fields)) for flag, fields in _ANY.items()),
+    (int(Flag.EXCHANGE_TIME), _FED_BIT),
+    (int(Flag.TRADE_TIME), _TRADED_BIT),
+]
 
 
 @functools.lru_cache(maxsize=4096)
@@ -124,28 +135,60 @@ class ScripState:
         view = memoryview(self.row)
         self._floats, self._int64s, self._int32s = view.cast("d"), view.cast("q"), view.cast("i")
         self._known = 0
+        self._int32s[_FLAGS] = self._mode
 
     def apply(self, changes: Mapping[str, Any]) -> None:
         """Overlay the fields of a message. What is no number (``NA``, empty, absurd) makes its field absent."""
         self.fields.update(changes)
         known = self._known
-        wholes = (self._int64s, self._int32s)
+        floats, int64s = self._floats, self._int64s
         for field, text in changes.items():
-            entry = _FIELDS.get(field)
+            entry = _find(field)
             if entry is None:
                 continue
             kind, place, bit = entry
-            value = _number(text)
-            usable = -_LIMITS[kind] < value < _LIMITS[kind]  # false for NaN
-            known = known | bit if usable else known & ~bit
-            if kind == _FLOAT:
-                self._floats[place] = value if usable else math.nan
-            else:
-                wholes[kind - 1][place] = int(value) if usable else 0
-        self._known = known
+            try:
+                value = float(text)
+                if kind == _FLOAT:
+                    if value - value:  # infinite or NaN
+                        raise ValueError
+                    floats[place] = value
+                elif kind == _INT64:
+                    int64s[place] = int(value)
+                else:
+                    self._int32s[place] = int(value)
+                known |= bit
+            except (TypeError, ValueError, OverflowError):
+                self._forget(kind, place)
+                known &= ~bit
         if "ft" in changes or "ltt" in changes:
-            self._set_times()
-        self._set_flags()
+            known = self._timed(known)
+        if known != self._known:
+            self._known = known
+            self._int32s[_FLAGS] = self._mode | _groups(known)
+
+    def _forget(self, kind: int, place: int) -> None:
+        if kind == _FLOAT:
+            self._floats[place] = math.nan
+        else:
+            (self._int64s if kind == _INT64 else self._int32s)[place] = 0
+
+    def _timed(self, known: int) -> int:
+        """Set both times; the known fields with the two bits of the times."""
+        fields = self.fields
+        try:
+            fed = float(fields["ft"])
+            feed_s = int(fed) if 0 < fed < _MAX_FEED_S else 0
+        except (KeyError, TypeError, ValueError, OverflowError):
+            feed_s = 0
+        clock = fields.get("ltt")
+        trade_s = _trade_s(clock, feed_s) if feed_s and isinstance(clock, str) else 0
+        self._int64s[_EXCHANGE_NS] = feed_s * NS
+        self._int64s[_LAST_TRADE_NS] = trade_s * NS
+        known &= ~_TIME_BITS
+        if feed_s:
+            known |= _FED_BIT
+        return known | _TRADED_BIT if trade_s else known
 
     def stamp(self, received_ns: int) -> bytearray:
         """The row as of now. The next message changes it in place, so copy it."""
@@ -153,38 +196,21 @@ class ScripState:
         self._int32s[_INSTRUMENT] = self.instrument
         return self.row
 
-    def _set_times(self) -> None:
-        fed = _number(self.fields.get("ft"))
-        feed_s = int(fed) if 0 < fed < 2.0**63 / NS else 0
-        self._int64s[_EXCHANGE_NS] = feed_s * NS
-        self._int64s[_LAST_TRADE_NS] = _trade_s(self.fields.get("ltt"), feed_s) * NS
 
-    def _set_flags(self) -> None:
-        flags = self._mode | _groups(self._known)
-        if self._int64s[_EXCHANGE_NS]:
-            flags |= Flag.EXCHANGE_TIME.value
-        if self._int64s[_LAST_TRADE_NS]:
-            flags |= Flag.TRADE_TIME.value
-        self._int32s[_FLAGS] = flags
-
-
-def _number(text: Any) -> float:
-    """The number that a field says, NaN where it says none."""
-    try:
-        return float(text)
-    except (TypeError, ValueError, OverflowError):
-        return math.nan
-
-
-def _trade_s(clock: Any, feed_s: int) -> int:
+def _trade_s(clock: str, feed_s: int) -> int:
     """Epoch seconds of ``HH:MM:SS`` India time on the feed time's date, or the day before; 0 if unknown."""
-    hit = _CLOCK.fullmatch(clock) if isinstance(clock, str) else None
-    if not hit or not feed_s:
+    of_day = _seconds_of_day(clock)
+    if of_day is None:
         return 0
+    trade_s = feed_s - (feed_s + _IST_S) % _DAY_S + of_day
+    return max(trade_s - _DAY_S if trade_s > feed_s + _AHEAD_S else trade_s, 0)
+
+
+@functools.lru_cache(maxsize=1024)  # the scrips of a busy feed traded within the same few seconds
+def _seconds_of_day(clock: str) -> int | None:
+    hit = _CLOCK.fullmatch(clock)
+    if not hit:
+        return None
     hours, minutes, seconds = map(int, hit.groups())
     of_day = hours * 3600 + minutes * 60 + seconds
-    if of_day == _NEVER_S:
-        return 0
-    midnight = (feed_s + _IST_S) // _DAY_S * _DAY_S - _IST_S
-    trade_s = midnight + of_day
-    return max(trade_s - _DAY_S if trade_s > feed_s + _AHEAD_S else trade_s, 0)
+    return None if of_day == _NEVER_S else of_day

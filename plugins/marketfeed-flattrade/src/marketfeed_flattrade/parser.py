@@ -38,11 +38,11 @@ class FlattradeParser:
 
     def __init__(self, tokens: Mapping[str, int]) -> None:
         self._tokens = tokens
-        self._states: dict[tuple[Family, str], ScripState] = {}
+        self._states: dict[Family, dict[str, ScripState]] = {"touchline": {}, "depth": {}}
 
     def state(self, family: Family, key: str) -> ScripState | None:
         """The merged state of ``EXCHANGE|TOKEN`` in a family, or None before its first message."""
-        return self._states.get((family, key))
+        return self._states[family].get(key)
 
     def __call__(self, frames: Sequence[Frame]) -> Parsed:
         """A row per ``tk``, ``tf``, ``dk``, ``df``; nothing for control messages; the rest is bad."""
@@ -71,19 +71,22 @@ class FlattradeParser:
         exchange, token = message.get("e"), message.get("tk")
         if not (isinstance(exchange, str) and isinstance(token, str) and exchange and token):
             return "market data without exchange or token"
-        state = self._scrip(entry[0], f"{exchange}|{token}", new=entry[1])
+        family, snapshot = entry
+        key = f"{exchange}|{token}"
+        state = self._states[family].get(key)
+        if state is None or state.instrument < 0:
+            state = self._scrip(family, key)
+        if snapshot:
+            state.clear()
         state.apply(message)
         rows += state.stamp(frame.received_ns)
         return ""
 
-    def _scrip(self, family: Family, key: str, *, new: bool) -> ScripState:
-        state = self._states.get((family, key))
-        if state is None:
-            state = self._states[family, key] = ScripState(_MODES[family], self._tokens.get(key, -1))
-        elif state.instrument < 0:
-            state.instrument = self._tokens.get(key, -1)  # subscribed after its first message
-        if new:
-            state.clear()
+    def _scrip(self, family: Family, key: str) -> ScripState:
+        """The state of a scrip that is new, or was not subscribed when its first message came."""
+        number = self._tokens.get(key, -1)
+        state = self._states[family].setdefault(key, ScripState(_MODES[family], number))
+        state.instrument = number
         return state
 
 
