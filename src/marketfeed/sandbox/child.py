@@ -42,8 +42,9 @@ def spawn_sandbox(vendor: str, **options: Any) -> Iterator[ChildSandbox]:
     """Run ``marketfeed sandbox VENDOR`` as a child process for the length of a ``with`` block.
 
     ``options`` are those of the command, with underscores: ``seed=1, ticks_per_second=500``; True is a
-    bare flag, None leaves an option out. A ready access token is given unless ``access_token=None``. The child watches its
-    standard input, so it ends with its parent however that ends. Raises ``MarketFeedError`` when it does not start.
+    bare flag, None leaves an option out. A ready access token is given unless ``access_token=None``.
+    The child watches its standard input, so it ends with its parent however that ends.
+    Raises ``MarketFeedError`` when it does not start.
     """
     options.setdefault("access_token", READY_TOKEN)
     with tempfile.TemporaryDirectory(prefix="marketfeed-sandbox-") as folder:
