@@ -17,7 +17,7 @@ from enum import Enum
 from itertools import pairwise
 from pathlib import Path
 from types import UnionType
-from typing import Any, Literal, Union, get_args, get_origin
+from typing import Any, Literal, Union, cast, get_args, get_origin
 
 import attrs
 import cattrs
@@ -185,7 +185,7 @@ def _scalar(value: Any, kind: type) -> Any:
         return _mode(value)
     if issubclass(kind, Enum):
         return _enum(value, kind)
-    return _SCALARS[kind](value) if kind in _SCALARS else kind(value)
+    return _SCALARS[kind](value) if kind in _SCALARS else cast("Any", kind)(value)
 
 
 def _int(value: Any) -> int:
