@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Final, Literal, Self
 import numpy as np
 
 from marketfeed.batches import Origin, TickBatch
+from marketfeed.clock import NS
 from marketfeed.dtypes import TICK, Rows
 from marketfeed.errors import JournalError, Overrun
 from marketfeed.journal.catalog import Catalog
@@ -88,7 +89,12 @@ class Journal(ABC):
         from marketfeed.journal.retention import Bounds
 
         bounds = Bounds(keep_bytes=keep_bytes, max_bytes=max_bytes, when_full=when_full)
-        return open_for_writing(Path(folder), dtype, feed, vendor, bounds, rows_per_segment=rows_per_segment, sync=sync)
+        try:
+            return open_for_writing(
+                Path(folder), dtype, feed, vendor, bounds, rows_per_segment=rows_per_segment, sync=sync
+            )
+        except OSError as error:
+            raise JournalError(f"the journal in {folder} cannot be opened: {error}") from error
 
     @staticmethod
     def attach(folder: Path | str) -> Journal:
@@ -99,7 +105,10 @@ class Journal(ABC):
         """
         from marketfeed.journal.attached import attach
 
-        return attach(Path(folder))
+        try:
+            return attach(Path(folder))
+        except OSError as error:
+            raise JournalError(f"the journal in {folder} cannot be read: {error}") from error
 
     @staticmethod
     def memory(
@@ -204,10 +213,10 @@ class Journal(ABC):
         try:
             state = cursor.state
             if state is None:
-                row = self._start_row(start) if start_ns is None else self.row_at(start_ns)
+                row = self._first_row(cursor, name, start, start_ns)
                 state = CursorState(row, row, epoch=self.epoch)
-                if keep:
-                    cursor.commit(state)
+                cursor.commit(state)
+                cursor.sync()
             else:
                 state = state.clamped(min(self.committed, self.cut_since(state.epoch)))
                 state = state._replace(epoch=self.epoch)
@@ -257,6 +266,15 @@ class Journal(ABC):
                 break
         return low
 
+    def seconds_behind(self, row: int) -> float:
+        """How much older than the newest row ``row`` was received, in seconds; 0 when it is not there yet."""
+        newest, row = self.committed - 1, max(row, self.oldest)
+        if row >= newest or "received_ns" not in (self.dtype.names or ()):
+            return 0.0
+        ends = [(self.block(one), one) for one in (row, newest)]
+        times = [block.rows["received_ns"][one - block.first_row] for block, one in ends if block is not None]
+        return float(times[1] - times[0]) / NS if len(times) == 2 else 0.0
+
     def locate(self, name: str, row: int) -> int | None:
         """Where a position stored under ``name`` stands today; None if it is another journal's.
 
@@ -289,6 +307,12 @@ class Journal(ABC):
 
     @abstractmethod
     def _open_cursor(self, name: str) -> Cursor: ...
+
+    def _first_row(self, cursor: Cursor, name: str, start: Start, start_ns: int | None) -> int:
+        if cursor.damaged:
+            _log.warning("cursor %r is damaged: it begins again with the oldest row", name)
+            return self.oldest  # rows twice rather than rows never
+        return self._start_row(start) if start_ns is None else self.row_at(start_ns)
 
     def _start_row(self, start: Start) -> int:
         if isinstance(start, int):

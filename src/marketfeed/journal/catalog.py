@@ -95,6 +95,7 @@ class FileCatalog(Catalog):
         super().__init__()
         self._path = path
         self._offset = 0
+        self._pid = os.getpid()
         self._fd: int | None = None
         if writable:
             self._fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
@@ -109,8 +110,8 @@ class FileCatalog(Catalog):
             os.close(fd)
 
     def _store(self, instruments: Sequence[Instrument]) -> None:
-        if self._fd is None:
-            raise JournalError(f"{self._path.parent} is attached read-only; only its writer registers instruments")
+        if self._fd is None or self._pid != os.getpid():
+            raise JournalError(f"only the process that writes the journal in {self._path.parent} registers instruments")
         data = b"".join(msgspec.json.encode(attrs.asdict(one)) + b"\n" for one in instruments)
         try:
             written = 0

@@ -19,6 +19,7 @@ The counts are aligned 8-byte words, stored and loaded by one machine instructio
 
 from __future__ import annotations
 
+import contextlib
 import mmap
 import os
 import struct
@@ -59,7 +60,7 @@ class ControlPage:
     """The mapped page of one journal."""
 
     def __init__(self, folder: Path, *, writable: bool) -> None:
-        path = folder / CONTROL
+        self._path = path = folder / CONTROL
         try:
             fd = os.open(path, (os.O_RDWR if writable else os.O_RDONLY) | os.O_CLOEXEC)
         except FileNotFoundError:
@@ -103,12 +104,9 @@ class ControlPage:
             os.fsync(fd)
         finally:
             os.close(fd)
-        try:
+        with contextlib.suppress(FileExistsError, FileNotFoundError):
             os.link(draft, folder / CONTROL)  # fails when somebody else was first, unlike a rename
-        except FileExistsError:
-            pass
-        finally:
-            draft.unlink()
+        draft.unlink(missing_ok=True)
 
     # --- what everybody reads -------------------------------------------------------------
 
@@ -176,6 +174,14 @@ class ControlPage:
         self._map[_BOOT] = boot_identity()
         self.beat(now_ns)
         self._words[_PID] = os.getpid()
+
+    def sync(self) -> None:
+        """Return when the page is on the disk, or raise ``OSError``."""
+        fd = os.open(self._path, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            os.fsync(fd)
+        finally:
+            os.close(fd)
 
     def end_run(self) -> None:
         """Say that the writer closed the journal in order."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import mmap
 import os
 from pathlib import Path
@@ -11,7 +12,7 @@ from marketfeed.errors import JournalError
 from marketfeed.journal.cursors import SIZE, SLOT_BYTES, SLOTS, Cursor, CursorState, pack, unpack
 from marketfeed.journal.layout import CURSORS
 from marketfeed.journal.locks import FileLock
-from marketfeed.journal.segments import write_whole
+from marketfeed.journal.segments import force_folder, write_whole
 
 __all__ = ["CursorFile", "StoredCursor", "remove_cursor", "stored_cursors"]
 
@@ -21,6 +22,7 @@ class CursorFile(Cursor):
 
     def __init__(self, folder: Path, name: str) -> None:
         self._name = name
+        self._folder = folder / CURSORS
         path = folder / CURSORS / name
         path.parent.mkdir(exist_ok=True)
         fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
@@ -36,6 +38,7 @@ class CursorFile(Cursor):
             raise
         self._selector = memoryview(self._map).cast("Q")
         self.state = unpack(self._map[:SIZE])
+        self.damaged = self.state is None and self._selector[0] != 0
 
     def commit(self, state: CursorState) -> None:
         if not self._lock.held:
@@ -48,6 +51,7 @@ class CursorFile(Cursor):
 
     def sync(self) -> None:
         os.fsync(self._fd)
+        force_folder(self._folder)
 
     def close(self) -> None:
         if self._fd >= 0:
@@ -81,6 +85,13 @@ def positions(folder: Path) -> list[int]:
     paths = list((folder / CURSORS).iterdir()) if (folder / CURSORS).is_dir() else []
     states = [read_state(path) for path in paths]
     return [state.position for state in states if state is not None]
+
+
+def sync_cursors(folder: Path) -> None:
+    """Return when every cursor is on the disk."""
+    for path in (folder / CURSORS).iterdir():
+        with contextlib.suppress(FileNotFoundError), path.open("rb") as file:
+            os.fsync(file.fileno())
 
 
 def read_state(path: Path) -> CursorState | None:

@@ -61,6 +61,8 @@ class Cursor:
 
     state: CursorState | None = None
     """The stored state; None when the cursor is new."""
+    damaged = False
+    """There was a state and it cannot be read."""
 
     def commit(self, state: CursorState) -> None:
         self.state = state

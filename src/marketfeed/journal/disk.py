@@ -16,7 +16,7 @@ from marketfeed.errors import JournalError
 from marketfeed.journal.attached import FileJournal, refuse_windows
 from marketfeed.journal.base import Sync
 from marketfeed.journal.control import ControlPage
-from marketfeed.journal.cursorfiles import positions
+from marketfeed.journal.cursorfiles import positions, sync_cursors
 from marketfeed.journal.layout import (
     CONTROL,
     CURSORS,
@@ -58,6 +58,8 @@ def open_for_writing(
         force_folder(folder)
     lock = _locked(folder)
     try:
+        for draft in folder.glob(f"{CONTROL}.*.new"):
+            draft.unlink(missing_ok=True)  # left by a kill
         page = ControlPage(folder, writable=True)
         if page.geometry.dtype != dtype:
             raise JournalError(f"{folder} holds rows of another layout; use a new folder")
@@ -96,7 +98,8 @@ class DiskJournal(FileJournal):
         self._writer_lock = lock
         self._retaining = threading.Lock()
         self._mode = sync
-        self._next = page.committed
+        self._next = self._page_synced = page.committed
+        self._page_synced_at = self._clock.monotonic()
         self._monotonic = Monotonic(self.dtype, last_received_ns(folder, page))
         self._segments = SegmentWriter(folder, page.geometry)
         page.begin_run(self._clock.wall_ns())
@@ -113,7 +116,7 @@ class DiskJournal(FileJournal):
             return self._next
         first, stop = self._next, self._next + count
         if not self._segments.holds(first, stop):
-            self._make_room()
+            self._make_room(stop)
         self._monotonic.raise_(rows)
         self._check.fill(rows, first)
         self._segments.write(first, rows.view("u1").data)
@@ -124,13 +127,15 @@ class DiskJournal(FileJournal):
         self._ring()
         return stop
 
-    def _make_room(self) -> None:
-        """A new segment is about to begin."""
+    def _make_room(self, stop: int) -> None:
+        """A new segment is about to begin, for rows up to ``stop``."""
         self._upkeep.ask()
-        page = self.page
-        if refuses(page.oldest, self._next, page.geometry, self.bounds):
-            self.retain()
-        if refuses(page.oldest, self._next, page.geometry, self.bounds):
+        page, geometry = self.page, self.page.geometry
+        end = geometry.first_of(stop - 1) + geometry.rows_per_segment
+        if not refuses(page.oldest, end, geometry, self.bounds):
+            return
+        self.retain(coming=end - self._next)
+        if refuses(page.oldest, end, geometry, self.bounds):
             laggard = min(self.cursors(), key=lambda one: one.state.position, default=None)
             who = f"cursor {laggard.name!r} stands at row {laggard.state.position}" if laggard else "no cursor lags"
             raise JournalError(f"the journal in {self.folder} holds max_bytes already and may not drop rows; {who}")
@@ -143,6 +148,9 @@ class DiskJournal(FileJournal):
         committed = self.page.committed
         if self._mode == "100ms" and committed != self.page.synced:
             self._force(committed)
+        if committed - self._page_synced > 0 and self._clock.monotonic() - self._page_synced_at > 1:
+            self._page_synced, self._page_synced_at = committed, self._clock.monotonic()
+            self.page.sync()
         self._segments.release(committed, forced=self._mode != "os")
 
     def _force(self, row: int) -> None:
@@ -155,17 +163,18 @@ class DiskJournal(FileJournal):
             raise
         self.page.set_synced(row)
 
-    def retain(self) -> None:
-        """Remove segments as the bounds say; also done by the second thread all the time."""
-        page = self.page
-        bounds, geometry, oldest, committed = self.bounds, page.geometry, page.oldest, page.committed
-        if kept_from(oldest, committed, (), geometry, bounds) == oldest:
-            return  # not even if every cursor had passed: no need to look at them
+    def retain(self, coming: int = 0) -> None:
+        """Remove segments as the bounds say, with room for ``coming`` rows; the second thread does it all the time."""
+        page, bounds, geometry = self.page, self.bounds, self.page.geometry
         with self._retaining:
-            oldest = page.oldest
-            kept = kept_from(oldest, committed, positions(self.folder), geometry, bounds)
-            # Raised first: a reader that finds a file gone then finds out why.
-            page.set_oldest(kept)
+            oldest, committed = page.oldest, page.committed
+            if kept_from(oldest, committed, (), geometry, bounds, coming) == oldest:
+                return  # not even if every cursor had passed: no need to look at them
+            kept = kept_from(oldest, committed, positions(self.folder), geometry, bounds, coming)
+            if kept == oldest:
+                return
+            sync_cursors(self.folder)  # or a power cut could send one back to rows that are gone
+            page.set_oldest(kept)  # before the files go: a reader that misses one then finds out why
             for first in range(geometry.first_of(oldest), kept, geometry.rows_per_segment):
                 (self.folder / segment_name(first)).unlink(missing_ok=True)
 
@@ -181,6 +190,7 @@ class DiskJournal(FileJournal):
         finally:
             self._segments.close()
             self.page.end_run()
+            self.page.sync()
             self._writer_lock.release()
 
 

@@ -16,6 +16,7 @@ __all__ = ["Bell", "Block", "Reader", "Store"]
 
 SHORTEST_PAUSE_S: Final = 0.0002
 LONGEST_PAUSE_S: Final = 0.01
+DAMAGED_AFTER_S: Final = 1.0
 
 
 class Block(NamedTuple):
@@ -49,6 +50,9 @@ class Store(Protocol):
 
     def cut_since(self, epoch: int) -> int:
         """The lowest row at which an epoch later than ``epoch`` began."""
+
+    def seconds_behind(self, row: int) -> float:
+        """How much older than the newest row ``row`` was received."""
 
     def detach(self, reader: Reader) -> None:
         """The reader is closed."""
@@ -105,6 +109,7 @@ class Reader:
         self._rung = rung
         self._pause = SHORTEST_PAUSE_S
         self._woken = False
+        self._suspected_at = 0.0
         self._closed = False
 
     # --- reading --------------------------------------------------------------------------
@@ -138,7 +143,20 @@ class Reader:
         start = self._next - block.first_row
         rows = block.rows[start : max(start, stop - block.first_row)]
         whole = self._store.whole(rows, self._next)
+        if whole == 0:
+            self._suspect()
+        else:
+            self._suspected_at = 0.0
         return rows if whole == len(rows) else rows[:whole]
+
+    def _suspect(self) -> None:
+        # Published but not here yet: a moment's matter between processors, or else damage.
+        now = monotonic()
+        if not self._suspected_at:
+            self._suspected_at = now
+        elif now - self._suspected_at > DAMAGED_AFTER_S:
+            raise JournalError(f"row {self._next} is damaged; `marketfeed journal verify` tells more")
+        self.bell.wait(SHORTEST_PAUSE_S)
 
     def _find(self) -> Block:
         while True:
@@ -219,6 +237,11 @@ class Reader:
     def lag(self) -> int:
         """Rows in the journal that this reader has not committed."""
         return max(0, self._store.committed - self._state.position)
+
+    @property
+    def lag_seconds(self) -> float:
+        """How much older than the newest row the next one to commit was received, in seconds; 0 without lag."""
+        return self._store.seconds_behind(self._state.position)
 
     @property
     def counts(self) -> Counts:

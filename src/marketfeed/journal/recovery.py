@@ -53,7 +53,7 @@ def recover(folder: Path, page: ControlPage, now_ns: int) -> Recovery:
     firsts = segment_firsts(folder)
     oldest = _oldest(page, geometry, firsts)
     end = _scan(folder, geometry, max(page.synced, oldest))
-    rebooted = page.pid != 0 and page.boot != boot_identity()
+    rebooted = page.pid != 0 and not _same_boot(page.boot, boot_identity())
     new_epoch = end < published or (rebooted and published > 0)
     _clear(folder, geometry, end, firsts)
     if new_epoch:
@@ -66,6 +66,10 @@ def recover(folder: Path, page: ControlPage, now_ns: int) -> Recovery:
     if new_epoch:
         page.set_epoch(epoch)
     return Recovery(committed=end, found=max(0, end - published), lost=max(0, published - end), new_epoch=new_epoch)
+
+
+def _same_boot(before: bytes, now: bytes) -> bool:
+    return before == now and any(now)  # where the system does not tell, assume the worst
 
 
 def _oldest(page: ControlPage, geometry: Geometry, firsts: list[int]) -> int:

@@ -29,17 +29,20 @@ class Bounds:
             raise JournalError("keep_bytes and max_bytes are numbers of bytes above 0")
 
 
-def kept_from(oldest: int, committed: int, positions: Iterable[int], geometry: Geometry, bounds: Bounds) -> int:
+def kept_from(
+    oldest: int, committed: int, positions: Iterable[int], geometry: Geometry, bounds: Bounds, coming: int = 0
+) -> int:
     """The new ``oldest``: everything below may be deleted. Whole segments only, never the newest one.
 
-    ``positions`` are those of all keeping cursors. A segment goes when they have all passed it and
+    ``positions`` are those of all keeping cursors; ``coming`` rows need room besides the committed
+    ones. A segment goes when they have all passed it and
     ``keep_bytes`` is exceeded, or, with ``when_full="skip"``, when ``max_bytes`` is.
     """
     passed = min(positions, default=committed)
     most = bounds.max_bytes if bounds.max_bytes is not None else 2**63
     while True:
         end = geometry.first_of(oldest) + geometry.rows_per_segment
-        kept = (committed - oldest) * geometry.row_size
+        kept = (committed + coming - oldest) * geometry.row_size
         if end > committed:
             return oldest
         free = end <= passed and kept > min(bounds.keep_bytes, most)
@@ -49,8 +52,8 @@ def kept_from(oldest: int, committed: int, positions: Iterable[int], geometry: G
         oldest = end
 
 
-def refuses(oldest: int, committed: int, geometry: Geometry, bounds: Bounds) -> bool:
-    """Whether another segment must not be begun because laggards hold ``max_bytes`` already."""
+def refuses(oldest: int, end: int, geometry: Geometry, bounds: Bounds) -> bool:
+    """Whether rows up to ``end`` (excluded) must not come because laggards hold ``max_bytes`` already."""
     if bounds.when_full != "stop" or bounds.max_bytes is None:
         return False
-    return (committed - oldest + geometry.rows_per_segment) * geometry.row_size > bounds.max_bytes
+    return (end - oldest) * geometry.row_size > bounds.max_bytes
