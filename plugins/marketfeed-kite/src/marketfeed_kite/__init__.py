@@ -51,10 +51,10 @@ def marketfeed_authenticate(settings: KiteSettings, tokens: TokenStore, http: Ht
 
 
 @hookimpl
-def marketfeed_instruments(settings: KiteSettings, http: Http) -> InstrumentTable:
+def marketfeed_instruments(settings: KiteSettings, session: Session | None, http: Http) -> InstrumentTable:
     from marketfeed_kite.instruments import fetch_instruments
 
-    return fetch_instruments(settings, http)
+    return fetch_instruments(settings, session, http)
 
 
 @hookimpl

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import attrs
 
-from marketfeed.contract import VendorSettings, base_url
+from marketfeed.contract import VendorSettings, base_url, secret, setting
 
 __all__ = ["KiteSettings"]
 
@@ -19,18 +19,16 @@ class KiteSettings(VendorSettings):
     """Base URL of the REST API"""
     stream_url: str = base_url("wss://ws.kite.trade")
     """Base URL of the WebSocket"""
-    api_key: str = attrs.field(validator=attrs.validators.min_len(1), metadata={"env": "KITE_API_KEY"})
-    """The app's key, from the developer console"""
-    api_secret: str | None = attrs.field(default=None, repr=False, metadata={"secret": True, "env": "KITE_API_SECRET"})
-    """The app's secret; needed to exchange a request token"""
-    request_token: str | None = attrs.field(default=None, repr=False, metadata={"secret": True})
-    """What the login page handed to the redirect URL; good once, for a few minutes"""
-    access_token: str | None = attrs.field(
-        default=None, repr=False, metadata={"secret": True, "env": "KITE_ACCESS_TOKEN"}
-    )
+    api_key: str = setting(env="KITE_API_KEY", validator=attrs.validators.min_len(1))
+    """Key of the app, from the developer console"""
+    api_secret: str | None = secret(env="KITE_API_SECRET", default=None)
+    """Secret of the app; needed to exchange a request token"""
+    request_token: str | None = secret(env="KITE_REQUEST_TOKEN", default=None)
+    """What the login page handed to the redirect URL, or that whole URL; good once, for a few minutes"""
+    access_token: str | None = secret(env="KITE_ACCESS_TOKEN", default=None)
     """A ready access token, good until about 06:00 India time; leaves out the login"""
     user_id: str | None = None
-    """The user whose session it is, such as AB1234; tells two users of one app apart"""
+    """User whose session it is, such as AB1234; tells two users of one app apart"""
 
     @property
     def account(self) -> str:

@@ -1,0 +1,110 @@
+"""Instrument masters, fetched once a day and kept on disk."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import os
+import tempfile
+from datetime import UTC, date, datetime, timedelta
+from pathlib import Path
+from typing import Any, Final
+from urllib.parse import urlsplit
+
+import attrs
+import msgspec
+
+from marketfeed.clock import IST, NS, Clock
+from marketfeed.contract import Http, Session, VendorSettings, is_loopback
+from marketfeed.instruments import Instrument, InstrumentTable
+from marketfeed.plugins import VendorPlugin
+
+__all__ = ["load_instruments", "master_day"]
+
+_log = logging.getLogger(__name__)
+_FORMAT: Final = 1
+_NEW_MASTER: Final = timedelta(hours=8, minutes=30)
+"""Brokers make the day's master in the early morning, India time; Kite's documentation advises to fetch at 08:30."""
+_FIELDS: Final = tuple(field.name for field in attrs.fields(Instrument))
+
+
+def load_instruments(
+    plugin: VendorPlugin,
+    settings: VendorSettings,
+    session: Session | None,
+    http: Http,
+    clock: Clock,
+    folder: Path | None = None,
+) -> InstrumentTable:
+    """The instrument master of today: from ``folder`` if it is there, else from the broker.
+
+    ``folder`` None is the user's cache folder. A broker on this machine (a sandbox) is always asked:
+    its instruments are nobody else's. Raises what ``plugin.instruments`` raises; a cache that cannot
+    be read or written costs a fetch and a warning, nothing more.
+    """
+    if is_loopback(urlsplit(settings.rest_url).hostname):
+        return plugin.instruments(settings, session, http)
+    folder = folder or _cache_folder()
+    prefix = _prefix(plugin.info.name, settings)
+    path = folder / f"{prefix}{master_day(clock.wall_ns())}.msgpack"
+    table = _read(path)
+    if table is None:
+        table = plugin.instruments(settings, session, http)
+        _write(path, prefix, table)
+    return table
+
+
+def master_day(wall_ns: int) -> date:
+    """The day whose master is in force at a moment (UTC nanoseconds); it begins at 08:30 India time."""
+    return (datetime.fromtimestamp(wall_ns // NS, UTC).astimezone(IST) - _NEW_MASTER).date()
+
+
+def _cache_folder() -> Path:
+    import platformdirs
+
+    return platformdirs.user_cache_path("marketfeed") / "instruments"
+
+
+def _prefix(vendor: str, settings: VendorSettings) -> str:
+    """Beginning of the file names of one vendor at one address."""
+    address = hashlib.sha256(settings.rest_url.encode()).hexdigest()[:8]
+    return f"{vendor}-{address}-"
+
+
+def _read(path: Path) -> InstrumentTable | None:
+    try:
+        content: Any = msgspec.msgpack.decode(path.read_bytes())
+        if content["format"] != _FORMAT or tuple(content["columns"]) != _FIELDS:
+            return None  # written by another version
+        columns = content["columns"]
+        days = {text: date.fromisoformat(text) for text in set(columns["expiry"]) if text is not None}
+        columns["expiry"] = [days.get(text) for text in columns["expiry"]]
+        rows = zip(*columns.values(), strict=True)
+        return InstrumentTable([Instrument(**dict(zip(_FIELDS, row, strict=True))) for row in rows])
+    except FileNotFoundError:
+        return None
+    except (OSError, msgspec.MsgspecError, KeyError, TypeError, ValueError) as error:
+        _log.warning("cannot read the instruments kept in %s, fetching them again: %r", path, error)
+        return None
+
+
+def _write(path: Path, prefix: str, table: InstrumentTable) -> None:
+    """Keep a table, whole or not at all, and drop those of other days, which begin with the same ``prefix``."""
+    columns: dict[str, list[Any]] = {name: [getattr(one, name) for one in table] for name in _FIELDS}
+    columns["expiry"] = [day and day.isoformat() for day in columns["expiry"]]
+    content = msgspec.msgpack.encode({"format": _FORMAT, "columns": columns})
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(dir=path.parent, prefix=".new-")
+        try:
+            with os.fdopen(handle, "wb") as file:
+                file.write(content)
+            Path(name).replace(path)
+        except BaseException:
+            Path(name).unlink(missing_ok=True)
+            raise
+        for old in path.parent.glob(f"{prefix}*.msgpack"):
+            if old != path:
+                old.unlink(missing_ok=True)
+    except OSError as error:
+        _log.warning("cannot keep the instruments in %s: %s", path, error)
