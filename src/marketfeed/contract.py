@@ -352,7 +352,9 @@ class Sink:
         """Connect, create, lock. Raise ``SinkError`` when it cannot be done (now: ``retryable``)."""
 
     def position(self, journal: str) -> int | None:
-        """The next row wanted of that journal, stored with the rows; None = use the journal's cursor."""
+        """The next row wanted of the journal with exactly this name (``<id>.<epoch>``), stored with the
+        rows; None = nothing stored under this name. Called after ``open``; after a power cut also
+        with the names of older epochs, newest first."""
         return None
 
     def write(self, batch: TickBatch | CandleBatch) -> None:

@@ -151,7 +151,7 @@ class Feed:
                 start=one.start,
                 on_startup_error=one.on_startup_error,
             )
-            for one in (config.sinks[sink] for sink in self._config.sinks)
+            for one in config.sinks_of(name)
         ]
 
     # --- life -----------------------------------------------------------------------------------

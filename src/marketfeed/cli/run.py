@@ -7,7 +7,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
@@ -42,18 +42,13 @@ def command(
 
     Ticks go to the journal and from there to every sink. A second Ctrl-C does not wait for sinks.
     """
-    import os
-
     from marketfeed import config as configuration
     from marketfeed.engine import logs
     from marketfeed.plugins import Plugins
 
     plugins = Plugins.discover()
     with ExitStack() as stack:
-        environ: Mapping[str, str] = os.environ
-        if sandbox:
-            environ = {**_placeholders(plugins), **os.environ}
-        config = configuration.load(file, plugins, environ)
+        config = configuration.load(file, plugins, placeholder="sandbox" if sandbox else None)
         logs.configure(config.log.level, config.log.format)
         for warning in config.warnings:
             click.echo(f"warning: {warning}", err=True)
@@ -64,17 +59,6 @@ def command(
         error = _run(config, plugins, clock, duration, max_ticks, drain)
     if error is not None:
         raise error
-
-
-def _placeholders(plugins: Any) -> dict[str, str]:
-    """A value for each credential variable, so that a file made for a real account loads with
-    ``--sandbox``; the sandbox's own credentials replace them before anything is sent."""
-    return {
-        field.metadata["env"]: "sandbox"
-        for vendor in plugins.vendors.values()
-        for field in attrs.fields(vendor.info.settings)
-        if field.metadata.get("env")
-    }
 
 
 def _with_sandboxes(config: Any, stack: ExitStack, **options: Any) -> tuple[Any, Any]:

@@ -47,10 +47,8 @@ class Delivery:
 
     name: str
     sink: Sink
-    open_reader: Callable[[int | None], Reader]
-    """Gives the reader; the argument is the sink's own position, None to use the cursor."""
-    journal: str
-    """The journal's published name."""
+    open_reader: Callable[[], Reader]
+    """Gives the reader at the row with which to begin; called once the sink is open."""
     clock: Clock
     deadletters: DeadLetters
     log: Log
@@ -67,7 +65,7 @@ class Delivery:
     """Set when ``open`` was tried; then ``startup_error`` says how it went."""
     startup_error: Exception | None = None
     reader: Reader | None = None
-    _backoff: Backoff = attrs.field(factory=lambda: Backoff(0.2, 10.0))
+    backoff: Backoff = attrs.field(factory=lambda: Backoff(0.2, 10.0))
     _stopping: threading.Event = attrs.field(factory=threading.Event)
     _abandon: threading.Event = attrs.field(factory=threading.Event)
     _unflushed: int = 0
@@ -113,7 +111,7 @@ class Delivery:
                     return False
                 self.opened.set()  # the feed may start: this sink catches up later
                 self._again(error)
-        self.reader = self.open_reader(self.sink.position(self.journal))
+        self.reader = self.open_reader()
         self.state = DeliveryState.DELIVERING
         self.opened.set()
         return True
@@ -187,14 +185,14 @@ class Delivery:
         if self.state is not DeliveryState.RETRYING:
             self.log.warning("sink fails; trying again", sink=self.name, error=str(error))
         self.state, self.error = DeliveryState.RETRYING, str(error)
-        if self.clock.wait(self._abandon, self._backoff.next_s()):
+        if self.clock.wait(self._abandon, self.backoff.next_s()):
             raise _GivingUp
 
     def _recovered(self) -> None:
         if self.state is DeliveryState.RETRYING:
             self.log.info("sink works again", sink=self.name)
             self.state, self.error = DeliveryState.DELIVERING, ""
-            self._backoff.reset()
+            self.backoff.reset()
 
     def _fail(self, error: Exception) -> None:
         self.state, self.error = DeliveryState.FAILED, str(error) or repr(error)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import attrs
@@ -28,6 +29,7 @@ from marketfeed.engine.wire import Wire
 from marketfeed.errors import MarketFeedError
 from marketfeed.instruments import TokenMap
 from marketfeed.journal import Journal, Reader
+from marketfeed.journal.base import Start
 
 __all__ = ["Pipeline", "SinkPlan", "spread"]
 
@@ -44,8 +46,8 @@ class SinkPlan:
     batch_rows: int = 4096
     batch_timeout_s: float = 0.0
     flush_every_s: float = 1.0
-    start: str = "run"
-    """Where a sink without a cursor begins: ``run`` (this run's first row), ``oldest``, ``newest``."""
+    start: Start = "run"
+    """Where a sink without a cursor begins: at this run's first row, the oldest or the newest one."""
     on_startup_error: str = "fail"
 
 
@@ -85,7 +87,7 @@ class Pipeline:
         self.clock = clock
         self.log = log
         self.stop_timeout_s = stop_timeout_s
-        self.first_row = journal.committed
+        self.first_row = journal.run_start
         """The journal's next row when this run began."""
         self.latest = Latest(journal.origin)
         self.wires: list[Wire] = []
@@ -106,16 +108,10 @@ class Pipeline:
 
     def add_sink(self, plan: SinkPlan) -> Delivery:
         """Start a sink's thread; it begins to deliver at once."""
-        start: Any = self.first_row if plan.start == "run" else plan.start
-
-        def open_reader(position: int | None) -> Reader:
-            return self.journal.reader(plan.name, start=start, position=position)
-
         delivery = Delivery(
             name=plan.name,
             sink=plan.sink,
-            open_reader=open_reader,
-            journal=self.journal.name,
+            open_reader=lambda: _reader_of(plan, self.journal),
             clock=self.clock,
             deadletters=self.deadletters,
             log=self.log,
@@ -173,7 +169,7 @@ class Pipeline:
             )
         self._running_wires = len(self.wires)
         for wire in self.wires:
-            self._thread(f"wire-{wire.number}", lambda wire=wire: self._run_wire(wire))
+            self._thread(f"wire-{wire.number}", partial(self._run_wire, wire))
 
     def _run_wire(self, wire: Wire) -> None:
         try:
@@ -305,6 +301,18 @@ class Pipeline:
             "dead_letters": sum(self.deadletters.counts.values()),
             "events_dropped": self.events.dropped,
         }
+
+
+def _reader_of(plan: SinkPlan, journal: Journal) -> Reader:
+    """The reader of a sink that is open: at the position that it stored itself, else at its cursor."""
+    reader = journal.reader(plan.name, start=plan.start)
+    for epoch in range(journal.epoch, 0, -1):  # a power cut raised the epoch: look for the older names, too
+        name = f"{journal.id}.{epoch}"
+        row = plan.sink.position(name)
+        if row is not None:
+            reader.seek(journal.locate(name, row) or 0)
+            break
+    return reader
 
 
 def _renewer(account: Account, first: Session) -> Callable[[], Stream]:

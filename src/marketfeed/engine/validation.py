@@ -30,5 +30,5 @@ def validate(rows: Rows) -> Checked:
         return Checked(rows, {})
     known = numbers >= 0
     unknown = np.flatnonzero(~known)
-    rows["flags"][unknown] |= Flag.UNKNOWN_INSTRUMENT
+    rows["flags"][unknown] |= np.uint32(Flag.UNKNOWN_INSTRUMENT)
     return Checked(rows[known], {Flag.UNKNOWN_INSTRUMENT: unknown})

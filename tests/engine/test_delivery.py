@@ -1,0 +1,225 @@
+"""One sink's thread on a real memory journal: order, retries, refusals, cursor, stop."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+
+import attrs
+import pytest
+
+from marketfeed.batches import CandleBatch, TickBatch
+from marketfeed.clock import Clock
+from marketfeed.contract import Sink
+from marketfeed.dtypes import empty_ticks
+from marketfeed.engine.deadletters import DeadLetters
+from marketfeed.engine.delivery import Delivery, DeliveryState
+from marketfeed.engine.logs import get_log
+from marketfeed.engine.retry import Backoff
+from marketfeed.errors import SinkError
+from marketfeed.instruments import Instrument
+from marketfeed.journal import Journal
+
+
+@attrs.define
+class Recorder(Sink):
+    """Keeps the prices it was given; ``trouble`` may raise before a call counts."""
+
+    trouble: Callable[[str, int], None] = lambda call, number: None
+    prices: list[float] = attrs.field(factory=list)
+    calls: list[str] = attrs.field(factory=list)
+
+    def _enter(self, call: str) -> None:
+        self.calls.append(call)
+        self.trouble(call, self.calls.count(call))
+
+    def open(self) -> None:
+        self._enter("open")
+
+    def write(self, batch: TickBatch | CandleBatch) -> None:
+        self._enter("write")
+        self.prices += batch["last_price"].tolist()
+
+    def flush(self) -> None:
+        self._enter("flush")
+
+    def close(self) -> None:
+        self._enter("close")
+
+
+@pytest.fixture
+def journal() -> Journal:
+    journal = Journal.memory()
+    journal.instruments.register([Instrument(exchange="NSE", symbol="INFY", token="1")])
+    return journal
+
+
+def append(journal: Journal, *prices: float) -> None:
+    rows = empty_ticks(len(prices))
+    rows["instrument"] = 0
+    rows["received_ns"] = 1
+    rows["last_price"] = prices
+    journal.append(rows)
+
+
+def delivery_of(journal: Journal, sink: Sink, **options: object) -> Delivery:
+    clock = Clock()
+    return Delivery(
+        name="test",
+        sink=sink,
+        open_reader=lambda: journal.reader("test", start="oldest"),
+        clock=clock,
+        deadletters=DeadLetters("test", clock),
+        log=get_log(),
+        emit=lambda kind, data: None,
+        backoff=Backoff(0.001, 0.002),
+        **options,  # type: ignore[arg-type]
+    )
+
+
+def deliver_all(delivery: Delivery) -> None:
+    delivery.stop()  # before it starts: take what is there, then end
+    delivery.run()
+
+
+def test_rows_arrive_in_order_and_the_cursor_follows_the_flush(journal: Journal) -> None:
+    sink = Recorder()
+    append(journal, 1, 2, 3)
+    delivery = delivery_of(journal, sink)
+    deliver_all(delivery)
+    assert sink.prices == [1, 2, 3]
+    assert sink.calls == ["open", "write", "flush", "close"]
+    assert delivery.state is DeliveryState.DONE
+    assert delivery.reader is not None
+    assert delivery.reader.counts.delivered == 3
+
+
+def test_a_batch_is_written_again_after_a_retryable_error(journal: Journal) -> None:
+    def trouble(call: str, number: int) -> None:
+        if call == "write" and number < 3:
+            raise SinkError("server gone")
+
+    sink = Recorder(trouble)
+    append(journal, 1, 2)
+    delivery = delivery_of(journal, sink)
+    deliver_all(delivery)
+    assert sink.prices == [1, 2]
+    assert delivery.retries == 2
+    assert delivery.state is DeliveryState.DONE
+
+
+def test_a_failed_flush_is_repeated_before_the_cursor_moves(journal: Journal) -> None:
+    positions: list[int] = []
+
+    def trouble(call: str, number: int) -> None:
+        if call == "flush":
+            assert delivery.reader is not None
+            positions.append(delivery.reader.position)
+            if number == 1:
+                raise SinkError("not acknowledged")
+
+    append(journal, 1, 2)
+    delivery = delivery_of(journal, Recorder(trouble))
+    deliver_all(delivery)
+    assert positions == [0, 0]
+    assert delivery.reader is not None
+    assert delivery.reader.position == 2
+
+
+def test_refused_rows_are_dead_lettered_and_the_law_holds(journal: Journal) -> None:
+    def trouble(call: str, number: int) -> None:
+        if call == "write":
+            raise SinkError("too large", rejected=[1])
+
+    append(journal, 1, 2, 3)
+    delivery = delivery_of(journal, Recorder(trouble))
+    deliver_all(delivery)
+    assert delivery.reader is not None
+    counts = delivery.reader.counts
+    assert (counts.delivered, counts.dead_lettered) == (2, 1)
+    assert counts.position == counts.start + counts.delivered + counts.skipped + counts.dead_lettered == 3
+    assert [letter.first_row for letter in delivery.deadletters.recent] == [1]
+
+
+def test_a_fatal_error_stops_this_sink_and_leaves_its_rows(journal: Journal) -> None:
+    def trouble(call: str, number: int) -> None:
+        if call == "write":
+            raise SinkError("no such table", retryable=False)
+
+    append(journal, 1)
+    delivery = delivery_of(journal, Recorder(trouble))
+    deliver_all(delivery)
+    assert delivery.state is DeliveryState.FAILED
+    assert delivery.error == "no such table"
+    assert delivery.reader is not None
+    assert delivery.reader.position == 0
+
+
+def test_a_sink_that_cannot_open_forbids_the_start(journal: Journal) -> None:
+    def trouble(call: str, number: int) -> None:
+        if call == "open":
+            raise SinkError("wrong host")
+
+    delivery = delivery_of(journal, Recorder(trouble))
+    delivery.run()
+    assert str(delivery.startup_error) == "wrong host"
+    assert delivery.opened.is_set()
+
+
+def test_with_disable_the_feed_may_start_without_it(journal: Journal) -> None:
+    def trouble(call: str, number: int) -> None:
+        raise SinkError("wrong host")
+
+    delivery = delivery_of(journal, Recorder(trouble), on_startup_error="disable")
+    delivery.run()
+    assert delivery.startup_error is None
+    assert delivery.state is DeliveryState.FAILED
+
+
+def test_with_retry_it_opens_later_and_misses_nothing(journal: Journal) -> None:
+    def trouble(call: str, number: int) -> None:
+        if call == "open" and number < 3:
+            raise SinkError("not up yet")
+
+    sink = Recorder(trouble)
+    append(journal, 1)
+    delivery = delivery_of(journal, sink, on_startup_error="retry")
+    deliver_all(delivery)
+    assert sink.prices == [1]
+    assert sink.calls.count("open") == 3
+
+
+def test_abandon_ends_the_retries_and_keeps_the_rows(journal: Journal) -> None:
+    def trouble(call: str, number: int) -> None:
+        if call == "write":
+            raise SinkError("down for good")
+
+    append(journal, 1)
+    delivery = delivery_of(journal, Recorder(trouble))
+    thread = threading.Thread(target=delivery.run)
+    thread.start()
+    delivery.opened.wait(5)
+    delivery.abandon()
+    thread.join(5)
+    assert not thread.is_alive()
+    assert delivery.reader is not None
+    assert delivery.reader.position == 0
+
+
+def test_rows_flow_while_it_runs(journal: Journal) -> None:
+    got = threading.Event()
+
+    def trouble(call: str, number: int) -> None:
+        if call == "write":
+            got.set()
+
+    sink = Recorder(trouble)
+    delivery = delivery_of(journal, sink, flush_every_s=0.01)
+    thread = threading.Thread(target=delivery.run)
+    thread.start()
+    delivery.opened.wait(5)
+    append(journal, 7)
+    assert got.wait(5)
+    delivery.stop()
+    thread.join(5)
+    assert sink.prices == [7]
