@@ -254,6 +254,8 @@ def _literal(value: Any, kind: Any) -> Any:
     for choice in get_args(kind):
         if value == choice and isinstance(value, type(choice)):
             return choice
+        if isinstance(value, EnvText) and value.strip().lower() == str(choice).lower():  # LOG_LEVEL=INFO
+            return choice
     raise Mismatch(one_of(get_args(kind)))
 
 

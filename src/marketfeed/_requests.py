@@ -62,7 +62,8 @@ class VerifiedSession(requests.Session):
     def resolve_redirects(self, *args: Any, **options: Any) -> Iterator[Any]:
         if options.get("yield_requests"):  # allow_redirects=False: the caller reads the Location himself
             return iter(())
-        return super().resolve_redirects(*args, **options)
+        redirects: Iterator[Any] = super().resolve_redirects(*args, **options)
+        return redirects
 
     def rebuild_auth(self, prepared_request: requests.PreparedRequest, response: requests.Response) -> None:
         """Called before a redirect is followed: secrets stay with the host they were meant for."""

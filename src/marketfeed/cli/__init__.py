@@ -1,0 +1,94 @@
+"""The command line. Each command is a module of this package with ``command: click.Command``, loaded on use.
+
+Exit codes: 0 done, 1 an error, 2 a wrong configuration or command line, 3 the broker refuses the
+credentials, 130 Ctrl-C.
+"""
+
+from __future__ import annotations
+
+import pkgutil
+import sys
+import traceback
+from collections.abc import Sequence
+from importlib import import_module
+from typing import IO, Any
+
+import click
+
+from marketfeed.errors import AuthError, ConfigError, MarketFeedError
+
+__all__ = ["main"]
+
+_ORDER = ("run", "check", "init", "plugins", "sandbox", "tail", "journal")
+_EXIT_CODES = ((ConfigError, 2), (AuthError, 3), (MarketFeedError, 1))
+_INTERRUPTED = 130
+
+
+class _Failure(click.ClickException):
+    """An error that the user is told about in one message."""
+
+    def __init__(self, error: MarketFeedError, debug: bool) -> None:
+        super().__init__(str(error))
+        self.error = error
+        self.debug = debug
+        self.exit_code = next(code for kind, code in _EXIT_CODES if isinstance(error, kind))
+
+    def show(self, file: IO[Any] | None = None) -> None:
+        if self.debug:
+            traceback.print_exception(self.error, file=file or sys.stderr)
+        else:
+            click.echo(f"{click.style('error:', fg='red')} {self.message}", err=file is None, file=file)
+
+
+class _Commands(click.Group):
+    """Commands are modules: listed by name, imported when one is asked for."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        found = {one.name.replace("_", "-") for one in pkgutil.iter_modules(__path__) if not one.name.startswith("_")}
+        return [name for name in _ORDER if name in found] + sorted(found.difference(_ORDER))
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in self.list_commands(ctx):
+            return None
+        command: click.Command = import_module(f"{__name__}.{cmd_name.replace('-', '_')}").command
+        return command
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except MarketFeedError as error:
+            raise _Failure(error, ctx.params["debug"]) from error
+
+    def main(self, args: Sequence[str] | None = None, *rest: Any, standalone_mode: bool = True, **extra: Any) -> Any:
+        """As in click, but Ctrl-C ends with 130, as a shell expects."""
+        if not standalone_mode:
+            return super().main(args, *rest, standalone_mode=False, **extra)
+        try:
+            result = super().main(args, *rest, standalone_mode=False, **extra)
+        except click.ClickException as error:
+            error.show()
+            sys.exit(error.exit_code)
+        except click.Abort:
+            click.echo("interrupted", err=True)
+            sys.exit(_INTERRUPTED)
+        sys.exit(result if isinstance(result, int) else 0)
+
+
+def _show_version(ctx: click.Context, _: click.Parameter, wanted: bool) -> None:
+    if wanted:
+        from importlib.metadata import version
+
+        click.echo(f"marketfeed {version('marketfeed')}")
+        ctx.exit()
+
+
+@click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.option("--debug", is_flag=True, help="Show tracebacks of errors.")
+@click.option(
+    "--version", is_flag=True, is_eager=True, expose_value=False, callback=_show_version, help="Show the version."
+)
+def main(debug: bool) -> None:
+    """Broker market data as one trusted stream.
+
+    Start with `marketfeed init`, which writes a feed.toml, then `marketfeed run feed.toml --sandbox`.
+    """

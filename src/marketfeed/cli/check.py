@@ -1,0 +1,78 @@
+"""``marketfeed check``: every problem of a configuration, before anything is connected."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import attrs
+import click
+
+from marketfeed.cli._output import print_json, print_table, warn
+from marketfeed.errors import ConfigError
+
+if TYPE_CHECKING:
+    from marketfeed.config import Config
+
+__all__ = ["command"]
+
+
+@click.command(short_help="Check a configuration file without connecting.")
+@click.argument("file", type=click.Path(path_type=Path, dir_okay=False), default="feed.toml")
+@click.option("--json", "as_json", is_flag=True, help="One JSON document: ok, problems, warnings, config (no secrets).")
+def command(file: Path, as_json: bool) -> None:
+    """Read FILE (default feed.toml) and say everything that is wrong with it.
+
+    Nothing is connected, and no credential is shown. The exit code is 0 when FILE can be used, else 2.
+    """
+    from marketfeed import config as configuration
+    from marketfeed.plugins import Plugins
+
+    plugins = Plugins.discover()
+    try:
+        config = configuration.load(file, plugins)
+    except ConfigError as error:
+        if not as_json:
+            raise
+        print_json({"ok": False, "problems": [attrs.asdict(one) for one in error.problems]})
+        raise SystemExit(2) from None
+    if as_json:
+        print_json(_document(config))
+        return
+    for broken in plugins.broken:
+        warn(f"plugin {broken}")
+    for warning in config.warnings:
+        warn(warning)
+    click.echo(f"{click.style('ok', fg='green')}: {file}\n")
+    _print_summary(config)
+
+
+def _document(config: Config) -> dict[str, Any]:
+    from marketfeed.config import redacted
+
+    warnings = [attrs.asdict(one) for one in config.warnings]
+    return {"ok": True, "problems": [], "warnings": warnings, "config": redacted(config)}
+
+
+def _print_summary(config: Config) -> None:
+    feeds = config.feeds.values()
+    rows = [(one.name, one.vendor, one.mode.word, len(one.instruments), ", ".join(one.sinks) or "-") for one in feeds]
+    print_table(("feed", "vendor", "mode", "instruments", "sinks"), rows)
+    click.echo()
+    vendors = config.vendors.values()
+    print_table(
+        ("vendor", "type", "plugin"),
+        [(one.name, one.type, f"{one.plugin.info.title}, {one.plugin.provider.owner}") for one in vendors],
+    )
+    if config.sinks:
+        click.echo()
+        print_table(("sink", "type", "class"), [(one.name, one.type, _home(one.cls)) for one in config.sinks.values()])
+    click.echo()
+    journal, port = config.journal, config.metrics.port
+    where = f"{journal.folder} (keeps {journal.keep_bytes / 1e9:g} GB)" if journal.kind == "disk" else "in memory"
+    click.echo(f"journal  {where}")
+    click.echo(f"metrics  {f'http://{config.metrics.host}:{port}/metrics' if port is not None else 'off'}")
+
+
+def _home(cls: type) -> str:
+    return f"{cls.__module__}.{cls.__qualname__}"
