@@ -41,8 +41,8 @@ class Sandbox:
 
     ``options`` are the fields of :class:`~marketfeed.sandbox.world.Options` and of
     :class:`~marketfeed.brokers.Credentials`; ``access_token=None`` demands a login. ``log`` keeps what
-    was sent in memory (True, or some of ``requests``, ``ticks``, ``events``), ``log_file`` writes it as JSON
-    lines. ``broker`` replaces the installed plugin of that name. Methods may be called from any thread.
+    was sent in memory, ``log_file`` writes it as JSON lines; ``log_kinds`` are some of ``requests``,
+    ``ticks``, ``events``. ``broker`` replaces the installed plugin of that name. Methods may be called from any thread.
     Raises ``PluginNotFound``, ``ValueError`` for a wrong option, ``OSError`` when the port is taken.
     """
 
@@ -52,16 +52,16 @@ class Sandbox:
         *,
         broker: Broker | None = None,
         port: int = 0,
-        log: bool | Collection[str] = False,
+        log: bool = False,
         log_file: Path | None = None,
+        log_kinds: Collection[str] = KINDS,
         **options: Any,
     ) -> None:
         options.setdefault("access_token", READY_TOKEN)
         self.vendor = vendor
         self.world = World(make_options(options))
         self.broker = (broker or _plugin_broker(vendor))(self.world)
-        kinds = KINDS if isinstance(log, bool) else log
-        self._log = EventLog(kinds, keep=bool(log), path=log_file)
+        self._log = EventLog(log_kinds, keep=log, path=log_file)
         self._wanted_port = port
         self._server: Server | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
