@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 from marketfeed_mstock.settings import MstockSettings
-from marketfeed_mstock.stream import TypeBStream
+from marketfeed_mstock.stream import TypeAStream, TypeBStream
 
 from marketfeed.contract import DATA, IGNORE, Emit, Session, Subscription
 from marketfeed.enums import Mode
@@ -23,8 +24,8 @@ def instrument(token: str, exchange: str = "NSE") -> Instrument:
 RELIANCE, INFY, SENSEX = instrument("1:2885"), instrument("1:1594"), instrument("3:51", "BSE")
 
 
-def stream(**options: object) -> TypeBStream:
-    return TypeBStream(MstockSettings(api_key="ab+c/d=@ #%", **options), SESSION)  # type: ignore[arg-type]
+def stream(**options: Any) -> TypeBStream:
+    return TypeBStream(MstockSettings(api_key="ab+c/d=@ #%", **options), SESSION)
 
 
 def asked(messages: list[str]) -> list[tuple[int, int, int, list[str]]]:
@@ -130,3 +131,39 @@ def test_recorded_text_messages_are_understood(shared: Path) -> None:
             step = stream().received(one["text"].encode())
             assert isinstance(step, Emit)
             assert step.kind == ("broker_error" if one["name"] == "error" else "order_update")
+
+
+class TestTypeA:
+    @staticmethod
+    def stream(**options: Any) -> TypeAStream:
+        return TypeAStream(MstockSettings(api_key="k", dialect="a", **options), SESSION)
+
+    def test_it_subscribes_bare_tokens_and_then_sets_the_mode(self) -> None:
+        login, *rest = self.stream().opened(Subscription({RELIANCE: Mode.FULL, SENSEX: Mode.FULL, INFY: Mode.LTP}))
+        assert login == "LOGIN:jwt.to+ken&="
+        assert list(map(json.loads, rest)) == [
+            {"a": "subscribe", "v": [2885, 51]},
+            {"a": "mode", "v": ["full", [2885, 51]]},
+            {"a": "subscribe", "v": [1594]},
+            {"a": "mode", "v": ["ltp", [1594]]},
+        ]
+
+    def test_changes_unsubscribe_and_set_the_mode_anew(self) -> None:
+        one = self.stream()
+        one.opened(Subscription({RELIANCE: Mode.FULL, INFY: Mode.FULL}))
+        messages = one.changed(Subscription({INFY: Mode.LTP}), Subscription({RELIANCE: Mode.FULL}))
+        assert list(map(json.loads, messages)) == [
+            {"a": "unsubscribe", "v": [2885]},
+            {"a": "subscribe", "v": [1594]},
+            {"a": "mode", "v": ["ltp", [1594]]},
+        ]
+
+    def test_binary_messages_are_data_but_for_heartbeats(self) -> None:
+        assert self.stream().received(b"\0") is IGNORE
+        assert self.stream().received(b"\0\1") is DATA
+
+    def test_text_messages_become_events(self) -> None:
+        text = '{"type":"order","data":{"order_id":"1"}}'
+        event = Emit("order_update", {"type": "order", "data": {"order_id": "1"}})
+        assert self.stream().received(text) == event
+        assert self.stream().received(text.encode()) == event

@@ -40,14 +40,16 @@ def marketfeed_authenticate(settings: MstockSettings, tokens: TokenStore, http: 
 
 @hookimpl
 def marketfeed_connect(settings: MstockSettings, session: Session) -> Stream:
-    from marketfeed_mstock.stream import TypeBStream
+    from marketfeed_mstock.stream import TypeAStream, TypeBStream
 
-    return TypeBStream(settings, session)
+    return TypeAStream(settings, session) if settings.dialect == "a" else TypeBStream(settings, session)
 
 
 @hookimpl
 def marketfeed_parser(settings: MstockSettings, instruments: TokenMap) -> Parser:
     from marketfeed_mstock.times import ZoneCheck
+    from marketfeed_mstock.type_a import TypeAParser
     from marketfeed_mstock.type_b import TypeBParser
 
-    return TypeBParser(instruments, ZoneCheck(settings.time_zone), settings.currency_divisor)
+    kind = TypeAParser if settings.dialect == "a" else TypeBParser
+    return kind(instruments, ZoneCheck(settings.time_zone), settings.currency_divisor)

@@ -1,11 +1,11 @@
-"""Type B WebSocket protocol: what to send, and which messages are data."""
+"""The WebSocket protocol of both dialects: what to send, and which messages are data."""
 
 from __future__ import annotations
 
 import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 from marketfeed.contract import DATA, IGNORE, Emit, Handshake, KeepAlive, Session, Step, Subscription
 from marketfeed.enums import Mode
@@ -13,8 +13,9 @@ from marketfeed.instruments import Instrument
 from marketfeed_mstock.settings import MstockSettings
 from marketfeed_mstock.type_b import LAYOUTS, header_of
 
-__all__ = ["TypeBStream", "socket_url", "text_step"]
+__all__ = ["TypeAStream", "TypeBStream", "socket_url", "text_step"]
 
+_Token = TypeVar("_Token", str, int)
 _UNSAFE = re.compile(r"[+&#% ]")
 
 
@@ -53,8 +54,8 @@ def _shown(text: str, token: str) -> str:
     return (text.replace(token, "***") if token else text)[:200]
 
 
-class TypeBStream:
-    """One connection. LOGIN first, then a message per mode and exchange; nothing survives a reconnect."""
+class _Stream:
+    """What the dialects share: the URL, LOGIN as the first message, everything sent again after a reconnect."""
 
     def __init__(self, settings: MstockSettings, session: Session) -> None:
         self._settings = settings
@@ -66,18 +67,35 @@ class TypeBStream:
 
     def opened(self, wanted: Subscription) -> Sequence[str]:
         self._modes = dict(wanted)
-        return [f"LOGIN:{self._session.access_token}", *self._messages(1, wanted)]
+        return [f"LOGIN:{self._session.access_token}", *self._subscribe(wanted)]
 
     def changed(self, add: Subscription, remove: Subscription) -> Sequence[str]:
         gone = {one: self._modes.pop(one) for one in remove if one in self._modes}
         moved = {one: self._modes[one] for one, mode in add.items() if self._modes.get(one, mode) != mode}
         self._modes.update(add)
-        # The mode must be the one subscribed: an instrument that changes its mode is taken off in the old one.
-        return [*self._messages(0, {**gone, **moved}), *self._messages(1, add)]
+        return [*self._unsubscribe(gone, moved), *self._subscribe(add)]
+
+    def keepalive(self) -> KeepAlive:
+        return KeepAlive(self._settings.ping_period_s, self._settings.dead_after_s)
+
+    def _parts(self, tokens: Sequence[_Token]) -> Iterator[Sequence[_Token]]:
+        size = self._settings.tokens_per_message
+        return (tokens[start : start + size] for start in range(0, len(tokens), size))
+
+    def _subscribe(self, modes: Mapping[Instrument, Mode]) -> Iterator[str]:
+        raise NotImplementedError
+
+    def _unsubscribe(self, gone: Mapping[Instrument, Mode], moved: Mapping[Instrument, Mode]) -> Iterator[str]:
+        """``gone`` with the mode that each had; ``moved`` will be subscribed again in another."""
+        raise NotImplementedError
+
+
+class TypeBStream(_Stream):
+    """One Type B connection: a message per mode and exchange."""
 
     def received(self, data: str | bytes) -> Step:
         if isinstance(data, str):
-            return text_step(data.encode(), self._session.access_token)
+            return text_step(data.encode("utf-8", "replace"), self._session.access_token)
         if len(data) in LAYOUTS and data[0] in (1, 2, 3):
             return DATA
         if len(data) <= 4 and not data.startswith(b"{"):
@@ -86,21 +104,49 @@ class TypeBStream:
             return DATA
         return text_step(data, self._session.access_token)
 
-    def keepalive(self) -> KeepAlive:
-        return KeepAlive(self._settings.ping_period_s, self._settings.dead_after_s)
+    def _subscribe(self, modes: Mapping[Instrument, Mode]) -> Iterator[str]:
+        return self._messages(1, modes)
+
+    def _unsubscribe(self, gone: Mapping[Instrument, Mode], moved: Mapping[Instrument, Mode]) -> Iterator[str]:
+        # The mode must be the one subscribed: an instrument that changes its mode is taken off in the old one.
+        return self._messages(0, {**gone, **moved})
 
     def _messages(self, action: int, modes: Mapping[Instrument, Mode]) -> Iterator[str]:
         groups: dict[tuple[Mode, int], list[str]] = {}
         for instrument, mode in modes.items():
             exchange, _, token = instrument.token.partition(":")
             groups.setdefault((mode, int(exchange)), []).append(token)
-        size = self._settings.tokens_per_message
         for (mode, number), tokens in groups.items():
-            for start in range(0, len(tokens), size):
-                entry = {"exchangeType": number, "tokens": tokens[start : start + size]}
+            for part in self._parts(tokens):
+                entry = {"exchangeType": number, "tokens": part}
                 yield _text(
                     {"correlationID": "", "action": action, "params": {"mode": int(mode), "tokenList": [entry]}}
                 )
+
+
+class TypeAStream(_Stream):
+    """One Type A connection: bare token numbers; first subscribe, then set the mode."""
+
+    def received(self, data: str | bytes) -> Step:
+        if isinstance(data, str) or data.startswith(b"{"):
+            text = data.encode("utf-8", "replace") if isinstance(data, str) else data
+            return text_step(text, self._session.access_token)
+        return DATA if len(data) >= 2 else IGNORE
+
+    def _subscribe(self, modes: Mapping[Instrument, Mode]) -> Iterator[str]:
+        for mode, instruments in Subscription(modes).by_mode().items():
+            for part in self._parts([_bare(one) for one in instruments]):
+                yield _text({"a": "subscribe", "v": part})
+                yield _text({"a": "mode", "v": [mode.word, part]})
+
+    def _unsubscribe(self, gone: Mapping[Instrument, Mode], moved: Mapping[Instrument, Mode]) -> Iterator[str]:
+        for part in self._parts([_bare(one) for one in gone]):
+            yield _text({"a": "unsubscribe", "v": part})
+
+
+def _bare(instrument: Instrument) -> int:
+    """The token without its exchange type."""
+    return int(instrument.token.rpartition(":")[2])
 
 
 def _text(message: Mapping[str, Any]) -> str:
