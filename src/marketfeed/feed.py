@@ -136,7 +136,11 @@ class Feed:
         plugin = plugins.vendor(self._vendor.type)
         self.api_calls = ApiCalls()
         self.http = HttpSession(
-            plugin.info, proxy=self._vendor.settings.proxy, clock=self.clock, on_call=self.api_calls.count
+            plugin.info.name,
+            plugin.info.rate_limits,
+            proxy=self._vendor.settings.proxy,
+            clock=self.clock,
+            on_call=self.api_calls.count,
         )
         self.account = Account(
             plugin, self._vendor.settings, tokens or FileTokenStore(), self.http, self.clock, self._log

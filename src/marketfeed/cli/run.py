@@ -119,7 +119,7 @@ def _wait(feeds: list[Any], stopping: threading.Event, duration: float | None, m
         if any(feed.error for feed in feeds):
             return
         if max_ticks is not None:
-            ticks = sum(feed.pipeline.journal.committed - feed.pipeline.first_row for feed in feeds)
+            ticks = sum(feed.pipeline.journal_rows() for feed in feeds)
             if ticks >= max_ticks:
                 return
 

@@ -54,12 +54,12 @@ class ApiCalls:
     """HTTP calls to brokers, counted by the core's session; any thread may count."""
 
     calls: Counter[tuple[str, str, str]] = attrs.field(factory=Counter)
-    """By (vendor, endpoint, status); status is ``error`` where no answer came."""
+    """By (vendor, endpoint, HTTP status); status 0 stands for no answer."""
     seconds: dict[tuple[str, str], Histogram] = attrs.field(factory=dict)
     """Durations by (vendor, endpoint)."""
     _lock: threading.Lock = attrs.field(factory=threading.Lock)
 
-    def count(self, vendor: str, endpoint: str, status: int | str, seconds: float) -> None:
+    def count(self, vendor: str, endpoint: str, status: int, seconds: float) -> None:
         """Count one call."""
         with self._lock:
             self.calls[vendor, endpoint, str(status)] += 1

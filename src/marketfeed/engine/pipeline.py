@@ -233,6 +233,10 @@ class Pipeline:
 
     # --- telling --------------------------------------------------------------------------------
 
+    def journal_rows(self) -> int:
+        """Rows appended in this run."""
+        return self.journal.committed - self.first_row
+
     def summary(self) -> Summary:
         """The counts of this run."""
         counts = self.parse.counts if self.parse else None

@@ -1,0 +1,87 @@
+"""A broker that sends prepared frames, as fast as the reader takes them or at a steady pace. Run as a child:
+``python -m benchmarks._blaster PER_FRAME TOTAL RATE`` prints its port, serves connections one after
+another (or several at once), sends TOTAL ticks to each, then keeps quiet until the client leaves."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import socket
+import struct
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from benchmarks._kite import full_frames
+
+_GUID = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
+_PREPARED = 20_000
+
+
+def _ws(data: bytes) -> bytes:
+    """A binary WebSocket frame."""
+    size = len(data)
+    if size < 126:
+        return b"\x82" + bytes([size]) + data
+    if size < 1 << 16:
+        return b"\x82\x7e" + struct.pack(">H", size) + data
+    return b"\x82\x7f" + struct.pack(">Q", size) + data
+
+
+def _serve(connection: socket.socket, frames: list[bytes], per_frame: int, total: int, rate: float) -> None:
+    with connection:
+        request = b""
+        while b"\r\n\r\n" not in request:
+            request += connection.recv(4096)
+        key = next(line for line in request.split(b"\r\n") if line.lower().startswith(b"sec-websocket-key"))
+        accept = base64.b64encode(hashlib.sha1(key.split(b":")[1].strip() + _GUID).digest())
+        connection.sendall(
+            b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+            b"Sec-WebSocket-Accept: " + accept + b"\r\n\r\n"
+        )
+        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        sent, at, start = 0, 0, time.perf_counter()
+        try:
+            while sent < total:
+                if rate:
+                    time.sleep(max(0.0, start + sent / rate - time.perf_counter()))
+                    bundle = 1
+                else:
+                    bundle = max(1, 500 // per_frame)
+                connection.sendall(b"".join(frames[at : at + bundle]))
+                at = (at + bundle) % (len(frames) - bundle)
+                sent += bundle * per_frame
+            while connection.recv(4096):
+                pass
+        except OSError:
+            return  # the client left
+
+
+def main(per_frame: int, total: int, rate: float) -> None:
+    frames = [_ws(data) for data in full_frames(_PREPARED, per_frame)]
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        print(server.getsockname()[1], flush=True)
+        while True:
+            connection, _ = server.accept()
+            threading.Thread(target=_serve, args=(connection, frames, per_frame, total, rate), daemon=True).start()
+
+
+@contextmanager
+def blaster(per_frame: int, total: int, rate: float = 0) -> Iterator[int]:
+    """A child process that serves; gives its port."""
+    command = [sys.executable, "-m", "benchmarks._blaster", str(per_frame), str(total), str(rate)]
+    child = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    assert child.stdout is not None
+    try:
+        yield int(child.stdout.readline())
+    finally:
+        child.kill()
+        child.wait()
+        child.stdout.close()
+
+
+if __name__ == "__main__":
+    main(int(sys.argv[1]), int(sys.argv[2]), float(sys.argv[3]))
