@@ -9,7 +9,7 @@ from __future__ import annotations
 import pkgutil
 import sys
 import traceback
-from collections.abc import Sequence
+from collections.abc import Callable
 from importlib import import_module
 from typing import IO, Any
 
@@ -31,7 +31,7 @@ class _Failure(click.ClickException):
         super().__init__(str(error))
         self.error = error
         self.debug = debug
-        self.exit_code = next(code for kind, code in _EXIT_CODES if isinstance(error, kind))
+        self.code = next(code for kind, code in _EXIT_CODES if isinstance(error, kind))
 
     def show(self, file: IO[Any] | None = None) -> None:
         if self.debug:
@@ -59,15 +59,16 @@ class _Commands(click.Group):
         except MarketFeedError as error:
             raise _Failure(error, ctx.params["debug"]) from error
 
-    def main(self, args: Sequence[str] | None = None, *rest: Any, standalone_mode: bool = True, **extra: Any) -> Any:
-        """As in click, but Ctrl-C ends with 130, as a shell expects."""
+    def main(self, *args: Any, standalone_mode: bool = True, **options: Any) -> Any:
+        """As in click, with the exit codes above."""
+        run: Callable[..., Any] = super().main
         if not standalone_mode:
-            return super().main(args, *rest, standalone_mode=False, **extra)
+            return run(*args, standalone_mode=False, **options)
         try:
-            result = super().main(args, *rest, standalone_mode=False, **extra)
+            result = run(*args, standalone_mode=False, **options)
         except click.ClickException as error:
             error.show()
-            sys.exit(error.exit_code)
+            sys.exit(error.code if isinstance(error, _Failure) else error.exit_code)
         except click.Abort:
             click.echo("interrupted", err=True)
             sys.exit(_INTERRUPTED)
