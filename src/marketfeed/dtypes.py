@@ -21,6 +21,7 @@ __all__ = [
     "REASON_MASK",
     "TICK",
     "TICK_BLOCKS",
+    "CandleFlag",
     "Flag",
     "Rows",
     "Source",
@@ -77,7 +78,15 @@ CANDLE: Final[np.dtype[np.void]] = np.dtype(
     + [("interval", "i4"), ("instrument", "i4"), ("source", "u4"), ("flags", "u4"), ("check", "u4"), ("spare", "u4")]
 )
 """One candle: ``start_ns`` is the start of the bar (UTC), ``interval`` its length in seconds, prices
-in rupees, ``open_interest`` -1 where the source has none, ``source`` a :class:`Source`."""
+in rupees, ``open_interest`` -1 where the source has none, ``source`` a :class:`Source`, ``flags`` a
+:class:`CandleFlag`."""
+
+
+class CandleFlag(IntFlag):
+    """Bits of a candle's ``flags``."""
+
+    PARTIAL = 1
+    """The bar was still running when it was made or fetched."""
 
 
 class Source(IntEnum):
