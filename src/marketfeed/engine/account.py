@@ -10,6 +10,7 @@ import attrs
 from marketfeed.clock import Clock
 from marketfeed.contract import Http, Parser, Session, Stream, TokenStore, VendorSettings
 from marketfeed.engine.logs import Log
+from marketfeed.errors import RateLimited
 from marketfeed.instruments import InstrumentTable, TokenMap
 from marketfeed.masters import load_instruments
 from marketfeed.plugins import VendorPlugin
@@ -53,8 +54,15 @@ class Account:
         return self._session
 
     def instruments(self) -> InstrumentTable:
-        """The instrument master of today, from the cache or the broker."""
-        return load_instruments(self.plugin, self.settings, self.session(), self.http, self.clock, self.cache_folder)
+        """The instrument master of today, from the cache or the broker; waits where a rate limit asks for it."""
+        while True:
+            try:
+                return load_instruments(
+                    self.plugin, self.settings, self.session(), self.http, self.clock, self.cache_folder
+                )
+            except RateLimited as error:  # the broker names the wait, and a start has nothing better to do
+                self.log.warning("asked to wait before the instruments", seconds=error.retry_after_s)
+                self.clock.wait(threading.Event(), error.retry_after_s)
 
     def stream(self, session: Session) -> Stream:
         """The protocol object of one connection."""
