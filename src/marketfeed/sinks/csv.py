@@ -18,8 +18,7 @@ from msgspec import Raw
 from marketfeed.batches import CandleBatch
 from marketfeed.dtypes import DEPTH_LEVELS, Rows, Source
 from marketfeed.enums import Interval
-from marketfeed.sinks.columns import Batch, Column, Names, Present, mode_word, pick, reason_words
-from marketfeed.sinks.encode import FIELDS
+from marketfeed.sinks.columns import FIELDS, Batch, Column, Names, Present, mode_word, pick, reason_words
 from marketfeed.sinks.files import FileSink
 
 __all__ = ["CANDLE_COLUMNS", "TICK_COLUMNS", "CsvSink"]

@@ -61,7 +61,7 @@ class MemorySink(Sink):
         return [item for batch in self.batches for item in batch]
 
 
-def _function(value: Any) -> Callable[[Batch], object]:
+def function_at(value: Any) -> Callable[[Batch], object]:
     """``package.module:function`` as the function itself; ``ValueError`` says what is wrong with it."""
     if callable(value):
         return value  # type: ignore[no-any-return]
@@ -89,24 +89,13 @@ class CallableSink(Sink):
 
     accepts: ClassVar[frozenset[str]] = frozenset({"ticks", "candles"})
 
-    callable: str | Callable[[Batch], object]
-    """The function, or in TOML its place: ``package.module:function``"""
-
-    _function: Callable[[Batch], object] | None = attrs.field(init=False, default=None, repr=False, eq=False)
-
-    def open(self) -> None:
-        try:
-            self._function = _function(self.callable)
-        except ValueError as error:
-            raise SinkError(str(error), retryable=False) from error
+    callable: Callable[[Batch], object] = attrs.field(converter=function_at)
+    """Its place, ``package.module:function``, or the function itself"""
 
     def write(self, batch: Batch) -> None:
-        if self._function is None:
-            self.open()
-        assert self._function is not None
         try:
-            self._function(batch)
+            self.callable(batch)
         except SinkError:
             raise
         except Exception as error:
-            raise SinkError(f"{self.callable} raised {type(error).__name__}: {error}", retryable=False) from error
+            raise SinkError(f"{self.callable!r} raised {type(error).__name__}: {error}", retryable=False) from error

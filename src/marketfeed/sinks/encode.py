@@ -21,7 +21,8 @@ from marketfeed.batches import CandleBatch, TickBatch
 from marketfeed.clock import ist_text
 from marketfeed.dtypes import DEPTH_LEVELS, Flag, Rows, Source
 from marketfeed.enums import Interval
-from marketfeed.sinks.columns import Column, Names, Present, choose, mode_word, pick, reason_words, seconds
+from marketfeed.sinks.bulk import MIN_ROWS, BulkLines
+from marketfeed.sinks.columns import FIELDS, Column, Names, Present, choose, mode_word, pick, reason_words, seconds
 
 __all__ = ["CandleEncoder", "Layout", "TickEncoder", "reason_words"]
 
@@ -111,11 +112,7 @@ class CandleDocument(msgspec.Struct, gc=False):
 
 
 _JSON = msgspec.json.Encoder()
-FIELDS = (
-    *("last_price", "last_quantity", "average_price", "volume", "buy_quantity", "sell_quantity"),
-    *("open", "high", "low", "close", "open_interest", "oi_day_high", "oi_day_low", "lower_circuit", "upper_circuit"),
-)
-"""The plain fields of a tick in the order of the documents."""
+_READ = msgspec.json.Decoder()
 
 
 class TickEncoder:
@@ -132,9 +129,14 @@ class TickEncoder:
             raise ValueError(f"unknown layout {layout!r}; choose full or compact")
         self.layout = layout
         self._names: Names[tuple[str, ...]] = Names(lambda *names: names)
+        self._bulk = BulkLines()
 
     def lines(self, batch: TickBatch) -> bytes:
         """JSON lines: one document a row in row order, a newline after each; empty for an empty batch."""
+        if self.layout == "full" and len(batch) >= MIN_ROWS:
+            block = self._bulk.lines(batch)
+            if block is not None:
+                return block
         return _JSON.encode_lines(self._structs(batch))
 
     def messages(self, batch: TickBatch) -> list[bytes]:
@@ -143,7 +145,7 @@ class TickEncoder:
 
     def documents(self, batch: TickBatch) -> list[dict[str, Any]]:
         """The same as dictionaries, for people and tests."""
-        made: list[dict[str, Any]] = msgspec.to_builtins(self._structs(batch))
+        made: list[dict[str, Any]] = _READ.decode_lines(self.lines(batch))
         return made
 
     def _structs(self, batch: TickBatch) -> list[Any]:
@@ -208,7 +210,7 @@ class CandleEncoder:
 
     def documents(self, batch: CandleBatch) -> list[dict[str, Any]]:
         """The same as dictionaries, for people and tests."""
-        made: list[dict[str, Any]] = msgspec.to_builtins(self._structs(batch))
+        made: list[dict[str, Any]] = _READ.decode_lines(self.lines(batch))
         return made
 
     def _structs(self, batch: CandleBatch) -> list[CandleDocument]:

@@ -15,6 +15,7 @@ import attrs
 from marketfeed.batches import CandleBatch, TickBatch
 from marketfeed.contract import Sink
 from marketfeed.errors import SinkError
+from marketfeed.sinks.columns import BLOCK_ROWS
 from marketfeed.sinks.output import Output, sink_errors
 from marketfeed.sinks.positions import Position, PositionFile
 from marketfeed.sinks.rotation import Rotation, by_day, check_rotation, rotation
@@ -69,10 +70,14 @@ class FileSink(Sink):
             self._check_output()
 
     def position(self, journal: str) -> int | None:
-        """The next row wanted, stored with the rows; None if the output was never fed from that journal."""
+        """The next row wanted, stored with the rows; None if that is not the journal that was written last.
+
+        An older epoch of the same journal is another name, and the core asks for it, too, because only the
+        core knows how many rows a power cut took.
+        """
         self._resume(journal)
         stored = self._opened.current
-        return stored.next_row if stored and stored.serves(journal) else None
+        return stored.next_row if stored and stored.journal == journal else None
 
     def write(self, batch: Batch) -> None:
         """Append the rows. On ``SinkError`` the file ends with a whole row, and the same batch can come again."""
@@ -81,15 +86,8 @@ class FileSink(Sink):
         if not len(batch):
             return
         self._follow(batch)
-        if self._rotation.daily:
-            for day, rows in by_day(batch):
-                self._enter(self._rotation.day_file(self.path, day))
-                self._append(rows, self._block(rows))
-        elif self._rotation.max_bytes is not None:
-            self._append_sized(batch, self._rotation.max_bytes)
-        else:
-            self._enter(self.path)
-            self._append(batch, self._block(batch))
+        for start in range(0, len(batch), BLOCK_ROWS):
+            self._put(batch[start : start + BLOCK_ROWS])
 
     def flush(self) -> None:
         """Commit what was written: after this it counts, whatever happens to the process."""
@@ -146,7 +144,7 @@ class FileSink(Sink):
                 self._output = Output(file)
                 # Rows of this journal behind the committed length come again; of another one they never
                 # do, so there all whole lines stay.
-                keep = stored.length if stored.serves(journal) else self._output.whole_lines(stored.length)
+                keep = stored.length if stored.same_journal(journal) else self._output.whole_lines(stored.length)
                 self._output.cut(keep)
             self._journal, self._next_row = stored.journal, stored.next_row
         self._resumed = True
@@ -192,6 +190,17 @@ class FileSink(Sink):
         if not batch.journal or batch.journal != self._journal or batch.first_row >= self._next_row:
             return batch
         return batch[batch.seq >= self._next_row]
+
+    def _put(self, batch: Batch) -> None:
+        if self._rotation.daily:
+            for day, rows in by_day(batch):
+                self._enter(self._rotation.day_file(self.path, day))
+                self._append(rows, self._block(rows))
+        elif self._rotation.max_bytes is not None:
+            self._append_sized(batch, self._rotation.max_bytes)
+        else:
+            self._enter(self.path)
+            self._append(batch, self._block(batch))
 
     def _block(self, batch: Batch) -> bytes:
         block = self.encode(batch)

@@ -35,11 +35,8 @@ class Position:
     length: int
     """Bytes of that file that count; whatever lies behind was never committed."""
 
-    def serves(self, journal: str) -> bool:
-        """True if the row number means something in that journal: same id, any epoch.
-
-        After a power cut the journal has a new epoch, and the core clamps positions of older ones.
-        """
+    def same_journal(self, journal: str) -> bool:
+        """True for any epoch of the same journal: its rows behind the position come again."""
         return bool(self.journal) and self.journal.rpartition(".")[0] == journal.rpartition(".")[0]
 
 

@@ -12,17 +12,16 @@ from typing import Any
 import attrs
 import numpy as np
 
+from marketfeed._options import parse_bytes
 from marketfeed.batches import CandleBatch, TickBatch
-from marketfeed.clock import IST
+from marketfeed.clock import IST, NS
 
 __all__ = ["Rotation", "by_day", "rotation"]
 
 Batch = TickBatch | CandleBatch
 
-_UNITS = {"B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "KIB": 2**10, "MIB": 2**20, "GIB": 2**30}
-_SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([KMG]?I?B)", re.IGNORECASE)
-_IST_NS = int(timedelta(hours=5, minutes=30).total_seconds()) * 10**9
-_DAY_NS = 86_400 * 10**9
+_IST_NS = int(IST.utcoffset(None).total_seconds()) * NS
+_DAY_NS = 86_400 * NS
 
 
 @attrs.frozen
@@ -56,13 +55,15 @@ class Rotation:
 
 
 def rotation(text: str) -> Rotation:
-    """``never``, ``day`` or a size such as ``100MB`` (1 MB = 1,000,000 bytes; ``MiB`` for 2**20)."""
+    """``never``, ``day`` or a size such as ``100MB`` (1,000,000 bytes each; ``MiB``: 2**20)."""
     if text == "never":
         return Rotation()
     if text == "day":
         return Rotation(daily=True)
-    match = _SIZE.fullmatch(text.strip())
-    size = int(float(match[1]) * _UNITS[match[2].upper()]) if match else 0
+    try:
+        size = parse_bytes(text)
+    except ValueError:
+        size = 0
     if size <= 0:
         raise ValueError(f'{text!r} is no way to rotate; write "never", "day" or a size such as "100MB"')
     return Rotation(max_bytes=size)
@@ -83,6 +84,3 @@ def by_day(batch: Batch) -> Iterator[tuple[int, Any]]:
     borders = [0, *(np.flatnonzero(np.diff(days)) + 1).tolist(), len(days)]
     for start, end in pairwise(borders):
         yield int(days[start]), batch[start:end]
-
-
-assert IST.utcoffset(None) == timedelta(microseconds=_IST_NS // 1000)

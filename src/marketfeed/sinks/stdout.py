@@ -17,7 +17,7 @@ from marketfeed.contract import Sink
 from marketfeed.dtypes import Flag, Rows
 from marketfeed.errors import SinkError
 from marketfeed.instruments import Instrument
-from marketfeed.sinks.columns import instrument_at
+from marketfeed.sinks.columns import BLOCK_ROWS, instrument_at
 from marketfeed.sinks.encode import CandleEncoder, Layout, TickEncoder
 
 __all__ = ["StdoutSink"]
@@ -67,15 +67,14 @@ class StdoutSink(Sink):
             self._put(_candle_lines(batch) if self._view else self._candles.lines(batch))
         elif self._view:
             self._view.take(batch)
+            self._put(self._view.text())
         else:
-            self._put(self._ticks.lines(batch))
+            for start in range(0, len(batch), BLOCK_ROWS):
+                self._put(self._ticks.lines(batch[start : start + BLOCK_ROWS]))
 
     def flush(self) -> None:
-        if self._view:
+        if self._view:  # a burst's last ticks, which were held back
             self._put(self._view.text())
-        if self._stream is not None:
-            with _broken_pipes(self._stream):
-                self._stream.flush()
 
     def close(self) -> None:
         if self._view and self._stream is not None:
@@ -94,6 +93,7 @@ class StdoutSink(Sink):
                 stream.buffer.write(data)
             else:  # a notebook's stream takes text only
                 stream.write(data.decode())
+            stream.flush()
 
 
 @contextlib.contextmanager
