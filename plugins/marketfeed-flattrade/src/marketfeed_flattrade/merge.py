@@ -9,7 +9,7 @@ from __future__ import annotations
 import functools
 import math
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Any, Final
 
 from marketfeed.clock import NS
@@ -43,18 +43,21 @@ _COLUMNS: Final[Mapping[str, tuple[str, int]]] = {
 }
 """Field of the protocol -> column of the row and level."""
 
-_ANY: Final = {
-    Flag.OHLC: ("o", "h", "l", "c"),
-    Flag.CIRCUITS: ("lc", "uc"),
-    Flag.DEPTH: tuple(one for one in _DEPTH if one[1] == "p"),
+_LAST, _BUYS, _SELLS = 1 << 13, 1 << 14, 1 << 15
+_ALL_QUANTITIES: Final = _LAST | _BUYS | _SELLS
+"""Bits beside those of ``Flag``: a whole number that is absent would read as 0, so the group of quantities is
+announced only when all three are known."""
+_GROUPS: Final[Mapping[str, int]] = {
+    **dict.fromkeys(("o", "h", "l", "c"), int(Flag.OHLC)),
+    **dict.fromkeys(("lc", "uc"), int(Flag.CIRCUITS)),
+    **{one: int(Flag.DEPTH) for one in _DEPTH if one[1] == "p"},
+    "v": int(Flag.VOLUME),
+    "oi": int(Flag.OPEN_INTEREST),
+    "ltq": _LAST,
+    "tbq": _BUYS,
+    "tsq": _SELLS,
 }
-"""Groups whose absent members show as NaN: one known field is enough for the bit."""
-_ALL: Final = {
-    Flag.QUANTITIES: ("ltq", "tbq", "tsq"),
-    Flag.OPEN_INTEREST: ("oi",),
-    Flag.VOLUME: ("v",),
-}
-"""Groups of whole numbers, where an absent one would read as 0: all must be known."""
+"""Field -> the bit that it sets. In groups of prices one known field is enough: the others show as NaN."""
 
 _IST_S: Final = 19_800
 _DAY_S: Final = 86_400
@@ -64,6 +67,8 @@ _NEVER_S: Final = 19_800
 """``05:30:00`` is 1970 in India time: never traded."""
 _CLOCK: Final = re.compile(r"([01]\d|2[0-3]):([0-5]\d):([0-5]\d)", re.ASCII)
 _MAX_FEED_S: Final = 2.0**63 / NS
+_FED, _TRADED = int(Flag.EXCHANGE_TIME), int(Flag.TRADE_TIME)
+_TIMES: Final = _FED | _TRADED
 _EMPTY: Final = empty_ticks(1).tobytes()
 _FLOAT, _INT64, _INT32 = range(3)
 
@@ -77,40 +82,14 @@ def _place(column: str, level: int) -> tuple[int, int]:
 
 
 _FIELDS: Final[Mapping[str, tuple[int, int, int]]] = {
-    field: (*_place(*column), 1 << number) for number, (field, column) in enumerate(_COLUMNS.items())
+    field: (*_place(*column), _GROUPS.get(field, 0)) for field, column in _COLUMNS.items()
 }
-"""Field -> kind, place, bit in the set of known fields."""
+"""Field -> kind, place, bit."""
+_find: Final = _FIELDS.get
 _EXCHANGE_NS, _RECEIVED_NS, _LAST_TRADE_NS = (
     _place(name, 0)[1] for name in ("exchange_ns", "received_ns", "last_trade_ns")
 )
 _INSTRUMENT, _FLAGS = (_place(name, 0)[1] for name in ("instrument", "flags"))
-
-
-def _bits(fields: Iterable[str]) -> int:
-    return sum(_FIELDS[one][2] for one in fields)
-
-
-_ALL_BITS: Final = [(int(flag), _bits(fields)) for flag, fields in _ALL.items()]
-
-
-_find: Final = _FIELDS.get
-_FED_BIT: Final = 1 << len(_FIELDS)
-_TRADED_BIT: Final = 2 << len(_FIELDS)
-_TIME_BITS: Final = _FED_BIT | _TRADED_BIT
-"""Not fields: set when the field says a usable time."""
-_ANY_BITS: Final = [
-    *((int(flag), _bits(fields)) for flag, fields in _ANY.items()),
-    (int(Flag.EXCHANGE_TIME), _FED_BIT),
-    (int(Flag.TRADE_TIME), _TRADED_BIT),
-]
-
-
-@functools.lru_cache(maxsize=4096)
-def _groups(known: int) -> int:
-    """The group bits of a set of known fields."""
-    return sum(flag for flag, bits in _ANY_BITS if known & bits) + sum(
-        flag for flag, bits in _ALL_BITS if known & bits == bits
-    )
 
 
 class ScripState:
@@ -119,11 +98,14 @@ class ScripState:
     ``fields`` is the merged text without ``t``; ``has_snapshot`` says whether a snapshot began it.
     """
 
-    __slots__ = ("_floats", "_int32s", "_int64s", "_known", "_mode", "fields", "has_snapshot", "instrument", "row")
+    __slots__ = ("_flags", "_floats", "_int32s", "_int64s", "_mode", "fields", "has_snapshot", "instrument", "row")
 
     def __init__(self, mode: Mode, instrument: int) -> None:
         self.instrument = instrument
         self._mode = int(mode)
+        self.row = bytearray(_EMPTY)
+        view = memoryview(self.row)
+        self._floats, self._int64s, self._int32s = view.cast("d"), view.cast("q"), view.cast("i")
         self.clear()
         self.has_snapshot = False
 
@@ -131,16 +113,13 @@ class ScripState:
         """A snapshot begins: what was known is void."""
         self.has_snapshot = True
         self.fields: dict[str, Any] = {}
-        self.row = bytearray(_EMPTY)
-        view = memoryview(self.row)
-        self._floats, self._int64s, self._int32s = view.cast("d"), view.cast("q"), view.cast("i")
-        self._known = 0
-        self._int32s[_FLAGS] = self._mode
+        self.row[:] = _EMPTY
+        self._flags = self._int32s[_FLAGS] = self._mode
 
     def apply(self, changes: Mapping[str, Any]) -> None:
         """Overlay the fields of a message. What is no number (``NA``, empty, absurd) makes its field absent."""
         self.fields.update(changes)
-        known = self._known
+        flags = self._flags
         floats, int64s = self._floats, self._int64s
         for field, text in changes.items():
             entry = _find(field)
@@ -157,24 +136,29 @@ class ScripState:
                     int64s[place] = int(value)
                 else:
                     self._int32s[place] = int(value)
-                known |= bit
+                flags |= bit
             except (TypeError, ValueError, OverflowError):
-                self._forget(kind, place)
-                known &= ~bit
+                flags = self._forget(field, flags)
         if "ft" in changes or "ltt" in changes:
-            known = self._timed(known)
-        if known != self._known:
-            self._known = known
-            self._int32s[_FLAGS] = self._mode | _groups(known)
+            flags = self._timed(flags)
+        if flags != self._flags:
+            self._flags = flags
+            if flags & _ALL_QUANTITIES == _ALL_QUANTITIES:
+                flags |= Flag.QUANTITIES.value
+            self._int32s[_FLAGS] = flags & ~_ALL_QUANTITIES
 
-    def _forget(self, kind: int, place: int) -> None:
-        if kind == _FLOAT:
-            self._floats[place] = math.nan
-        else:
+    def _forget(self, field: str, flags: int) -> int:
+        """Make a field absent; the flags without its bit, unless other prices of its group are known."""
+        kind, place, bit = _FIELDS[field]
+        if kind != _FLOAT:
             (self._int64s if kind == _INT64 else self._int32s)[place] = 0
+            return flags & ~bit
+        self._floats[place] = math.nan
+        group = [_FIELDS[one][1] for one in _GROUPS if _GROUPS[one] == bit]
+        return flags if any(self._floats[one] == self._floats[one] for one in group) else flags & ~bit
 
-    def _timed(self, known: int) -> int:
-        """Set both times; the known fields with the two bits of the times."""
+    def _timed(self, flags: int) -> int:
+        """Set both times; the flags with the two bits of the times."""
         fields = self.fields
         try:
             fed = float(fields["ft"])
@@ -185,10 +169,10 @@ class ScripState:
         trade_s = _trade_s(clock, feed_s) if feed_s and isinstance(clock, str) else 0
         self._int64s[_EXCHANGE_NS] = feed_s * NS
         self._int64s[_LAST_TRADE_NS] = trade_s * NS
-        known &= ~_TIME_BITS
+        flags &= ~_TIMES
         if feed_s:
-            known |= _FED_BIT
-        return known | _TRADED_BIT if trade_s else known
+            flags |= _FED
+        return flags | _TRADED if trade_s else flags
 
     def stamp(self, received_ns: int) -> bytearray:
         """The row as of now. The next message changes it in place, so copy it."""

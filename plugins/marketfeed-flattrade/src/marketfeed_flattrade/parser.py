@@ -69,7 +69,7 @@ class FlattradeParser:
         if entry is None:
             return ""
         exchange, token = message.get("e"), message.get("tk")
-        if not (isinstance(exchange, str) and isinstance(token, str) and exchange and token):
+        if not (exchange and token and isinstance(exchange, str) and isinstance(token, str)):
             return "market data without exchange or token"
         family, snapshot = entry
         key = f"{exchange}|{token}"
