@@ -131,13 +131,14 @@ class _Builder:
         return feed
 
     def _vendor(self, name: str, raw: Mapping[str, Any], path: tuple[str, ...]) -> VendorConfig | None:
+        place = (*path, "type") if "type" in raw else path
         kind, raw = self._type_of(name, raw, path)
         if kind is None:
             return None
         try:
             plugin = self.plugins.vendor(kind)
         except PluginError as error:
-            self.problem(path, str(error))
+            self.problem(place, str(error))
             return None
         # Another account must not quietly take the first one's credentials from the environment.
         settings = self.reader.read(
@@ -148,6 +149,7 @@ class _Builder:
         return VendorConfig(name=name, type=kind, plugin=plugin, settings=settings)
 
     def _sink(self, name: str, raw: Mapping[str, Any], path: tuple[str, ...]) -> SinkConfig | None:
+        place = (*path, "type") if "type" in raw else path
         kind, raw = self._type_of(name, raw, path)
         if kind is None:
             return None
@@ -155,7 +157,7 @@ class _Builder:
             cls = self.plugins.sink(kind)
             known = options_of(cls)
         except PluginError as error:
-            self.problem(path, str(error))
+            self.problem(place, str(error))
             return None
         except NameError as error:
             self.problem(path, f"the options of the sink {kind!r} cannot be read: {error}")
