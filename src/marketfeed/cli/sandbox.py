@@ -99,7 +99,6 @@ def command(
 
     Prices are invented from the seed, or replayed from a file. Nothing here reaches a real broker.
     """
-    from marketfeed.errors import MarketFeedError
     from marketfeed.sandbox import Sandbox
 
     kinds = [word.strip() for word in log_kinds.split(",") if word.strip()]
@@ -107,7 +106,7 @@ def command(
         box = Sandbox(
             vendor, port=port, log_file=log_file, log_kinds=kinds, rate_limits=not no_rate_limits, **options
         ).start()
-    except (MarketFeedError, OSError, ValueError) as error:
+    except (OSError, ValueError) as error:
         raise click.ClickException(str(error)) from error
     try:
         _announce(box, port_file)
