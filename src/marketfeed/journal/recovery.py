@@ -51,18 +51,21 @@ def recover(folder: Path, page: ControlPage, now_ns: int) -> Recovery:
     """
     geometry, published = page.geometry, page.committed
     firsts = segment_firsts(folder)
-    oldest = _oldest(page, geometry, firsts)
-    end = _scan(folder, geometry, max(page.synced, oldest))
+    end = _scan(folder, geometry, max(page.synced, _oldest_file(page, firsts)))
+    oldest = _oldest_kept(page.oldest, end, geometry, firsts)
     rebooted = page.pid != 0 and not _same_boot(page.boot, boot_identity())
     new_epoch = end < published or (rebooted and published > 0)
     _clear(folder, geometry, end, firsts)
+    for first in firsts:
+        if first + geometry.rows_per_segment <= page.oldest:  # a kill in the middle of their removal
+            (folder / segment_name(first)).unlink(missing_ok=True)
     if new_epoch:
         epoch = max([page.epoch, *(one.epoch for one in read_epochs(folder))]) + 1
         _add_epoch(folder, Epoch(epoch, end, now_ns))
     # The end first: a reader that meets the new epoch then meets the new end with it.
     page.publish(end)
     page.set_synced(min(end, page.synced))
-    page.set_oldest(min(oldest, end))
+    page.set_oldest(oldest)
     if new_epoch:
         page.set_epoch(epoch)
     return Recovery(committed=end, found=max(0, end - published), lost=max(0, published - end), new_epoch=new_epoch)
@@ -72,12 +75,19 @@ def _same_boot(before: bytes, now: bytes) -> bool:
     return before == now and any(now)  # where the system does not tell, assume the worst
 
 
-def _oldest(page: ControlPage, geometry: Geometry, firsts: list[int]) -> int:
+def _oldest_file(page: ControlPage, firsts: list[int]) -> int:
     # The page may be older than the last deletion of segments.
-    oldest = page.oldest
-    if geometry.first_of(oldest) in firsts:
-        return oldest
-    return min((first for first in firsts if first > oldest), default=oldest)
+    if page.geometry.first_of(page.oldest) in firsts:
+        return page.oldest
+    return min((first for first in firsts if first > page.oldest), default=page.oldest)
+
+
+def _oldest_kept(oldest: int, end: int, geometry: Geometry, firsts: list[int]) -> int:
+    """The lowest row from which on no segment is missing up to ``end``."""
+    known, lowest = set(firsts), end
+    while lowest > oldest and geometry.first_of(lowest - 1) in known:
+        lowest = geometry.first_of(lowest - 1)
+    return min(end, max(lowest, oldest))
 
 
 def _scan(folder: Path, geometry: Geometry, start: int) -> int:
