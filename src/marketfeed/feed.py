@@ -33,6 +33,8 @@ from marketfeed.tokens import FileTokenStore
 
 __all__ = ["Feed"]
 
+_PATIENCE_S = 1e7
+"""A drain waits for its sinks as long as they need (an infinite timeout is more than a lock takes)."""
 _POLL_S = 0.5
 """How often a waiting iterator looks whether the feed has ended."""
 
@@ -193,7 +195,7 @@ class Feed:
         try:
             pipeline.wait_for_sinks()
         finally:
-            pipeline.stop_timeout_s = float("inf")
+            pipeline.stop_timeout_s = _PATIENCE_S
             summary = self.stop()
         return summary
 
