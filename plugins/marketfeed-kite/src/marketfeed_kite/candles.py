@@ -108,12 +108,14 @@ def _start_ns(times: tuple[str, ...]) -> NDArray[np.int64]:
     """
     count = len(times)
     text = "".join(times).encode()
-    zones = np.ndarray((count,), "S5", text, _TIME - 5, (_TIME,)) if len(text) == count * _TIME else None
-    if zones is None or not (zones == b"+0530").all():
-        return np.array([int(_moment(time).timestamp()) * NS for time in times], np.int64)
-    local: NDArray[Any] = np.ndarray((count,), f"S{_TIME - 5}", text, 0, (_TIME,)).astype("M8[s]")
-    seconds: NDArray[np.int64] = local.astype(np.int64) - _IST_S
-    return seconds * NS
+    if len(text) == count * _TIME and (np.ndarray((count,), "S5", text, _TIME - 5, (_TIME,)) == b"+0530").all():
+        local: NDArray[Any] = np.ndarray((count,), f"S{_TIME - 5}", text, 0, (_TIME,))
+        try:
+            seconds: NDArray[np.int64] = local.astype("M8[s]").astype(np.int64)
+        except ValueError as error:
+            raise RequestRejected(f"Kite sent a candle with a time that is none: {error}") from None
+        return (seconds - _IST_S) * NS
+    return np.array([int(_moment(time).timestamp()) * NS for time in times], np.int64)
 
 
 def _moment(time: str) -> datetime:
