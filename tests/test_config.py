@@ -6,7 +6,7 @@ import json
 from collections.abc import Mapping
 from enum import StrEnum
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import ClassVar, Literal
 
 import attrs
 import pytest
@@ -235,7 +235,10 @@ MISTAKES: dict[str, tuple[str, str, str]] = {
     "vendor of ours that is not installed": (
         'vendor = "acme"',
         'vendor = "kite"',
-        "feeds.main.vendor (line 2): no installed plugin has a vendor 'kite'; install it: pip install 'marketfeed[kite]'",
+        (
+            "feeds.main.vendor (line 2): no installed plugin has a vendor 'kite'; "
+            "install it: pip install 'marketfeed[kite]'"
+        ),
     ),
     "unknown sink in a feed": (
         '"archive"]',
@@ -557,12 +560,14 @@ def test_a_proxy_password_is_not_shown(file: Path) -> None:
 
 
 def test_a_sink_whose_annotations_cannot_be_read_is_named(file: Path) -> None:
-    broken: Any = attrs.make_class("Odd", {"x": attrs.field(type="NoSuchType", default=1)}, bases=(Sink,))
+    @attrs.define
+    class OddSink(Sink):
+        x: NoSuchType = None  # type: ignore[name-defined]  # noqa: F821
 
     class Odd:
         @hookimpl
         def marketfeed_sinks(self) -> Mapping[str, type[Sink]]:
-            return {"odd": broken}
+            return {"odd": OddSink}
 
     values = {"feeds": {"main": {"vendor": "acme", "instruments": ["NSE:A"]}}, "sinks": {"odd": {}}}
     with pytest.raises(

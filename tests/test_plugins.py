@@ -322,13 +322,15 @@ def test_vendor_hooks_are_called_on_their_own_plugin_alone() -> None:
         def marketfeed_parser(self) -> Any:
             raise AssertionError("the parser of another vendor was asked for")
 
+    mine: Any = len
+
     class WithParser(Acme):
         @hookimpl
         def marketfeed_parser(self, instruments: Mapping[str, int]) -> Any:
-            return len
+            return mine
 
     nothing: Any = None
-    assert Plugins.of(Other(), WithParser()).vendor("acme").parser(AcmeSettings(), nothing) is len
+    assert Plugins.of(Other(), WithParser()).vendor("acme").parser(AcmeSettings(), nothing) is mine
 
 
 def test_an_implementation_under_another_name_is_refused() -> None:
