@@ -25,6 +25,10 @@ __all__ = ["FileSink"]
 Batch = TickBatch | CandleBatch
 
 
+def _path(value: str | Path) -> Path:
+    return Path(value).expanduser()
+
+
 @attrs.define(slots=False)
 class FileSink(Sink):
     """Base of ``jsonl`` and ``csv``: a subclass says how rows become bytes."""
@@ -33,7 +37,7 @@ class FileSink(Sink):
     exclusive: ClassVar[tuple[str, ...]] = ("path",)
     """Options that two users must not share."""
 
-    path: Path = attrs.field(converter=Path)
+    path: Path = attrs.field(converter=_path)
     """File to append to, made with its folders if missing; {feed} and {kind} stand for their names"""
     rotate: str = attrs.field(default="never", validator=check_rotation)
     """``never``, ``day`` (India date, put before the suffix) or a size such as ``100MB`` (numbered files)"""
@@ -64,6 +68,7 @@ class FileSink(Sink):
 
     def open(self) -> None:
         """Lock the output. ``SinkError`` if another writer has it, or if it is not what was left here."""
+        self.close()
         with sink_errors(f"cannot write {self.path}", retryable=False):
             self.path.parent.mkdir(parents=True, exist_ok=True)
             self._positions = PositionFile(self.path.with_name(self.path.name + ".position"))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import sys
 from collections.abc import Iterator
@@ -15,10 +16,11 @@ __all__ = ["Output", "sink_errors"]
 
 @contextlib.contextmanager
 def sink_errors(what: str, *, retryable: bool = True) -> Iterator[None]:
-    """Raise ``SinkError`` for an ``OSError``; a full disk may have room again, so by default it is retryable."""
+    """Raise ``SinkError`` for an ``OSError``. A full disk may have room again, so it is always retryable."""
     try:
         yield
     except OSError as error:
+        retryable = retryable or error.errno in (errno.ENOSPC, errno.EDQUOT)
         raise SinkError(f"{what}: {error.strerror or error}", retryable=retryable) from error
 
 

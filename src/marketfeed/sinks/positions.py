@@ -9,6 +9,7 @@ process dies, however it dies.
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import sys
@@ -59,8 +60,11 @@ class PositionFile:
         turn = self._turn + 1
         text = json.dumps({"turn": turn, **attrs.asdict(position)}).encode()
         slot = b"%08x %s" % (zlib.crc32(text), text)
+        if len(slot) >= SLOT_BYTES:
+            raise SinkError(f"the name {position.file!r} is too long for {self.path}; shorten it", retryable=False)
         os.lseek(self._fd, turn % 2 * SLOT_BYTES, os.SEEK_SET)
-        os.write(self._fd, slot.ljust(SLOT_BYTES - 1) + b"\n")
+        if os.write(self._fd, slot.ljust(SLOT_BYTES - 1) + b"\n") < SLOT_BYTES:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         if durable:
             os.fsync(self._fd)
         self.current, self._turn = position, turn

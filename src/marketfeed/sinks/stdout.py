@@ -98,21 +98,28 @@ class StdoutSink(Sink):
 
 @contextlib.contextmanager
 def _broken_pipes(stream: TextIO) -> Iterator[None]:
+    """Errors of standard output as ``SinkError``; never retryable, as nobody knows how much of a block got out."""
     try:
         yield
     except BrokenPipeError as error:
-        # What is still buffered would raise again when the interpreter ends, so let it go nowhere.
-        with contextlib.suppress(OSError, ValueError):
-            nowhere = os.open(os.devnull, os.O_WRONLY)
-            os.dup2(nowhere, stream.fileno())
-            os.close(nowhere)
+        _silence(stream)
         raise SinkError(
             "the program that read standard output has ended (such as head after its last line); "
             "start the feed again with a reader that stays, or use the jsonl sink",
             retryable=False,
         ) from error
     except OSError as error:
-        raise SinkError(f"cannot write standard output: {error.strerror or error}") from error
+        _silence(stream)
+        message = f"cannot write standard output: {error.strerror or error}; for files use the jsonl sink"
+        raise SinkError(message, retryable=False) from error
+
+
+def _silence(stream: TextIO) -> None:
+    """What is still buffered would raise again when the interpreter ends, so let it go nowhere."""
+    with contextlib.suppress(OSError, ValueError):
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, stream.fileno())
+        os.close(nowhere)
 
 
 class _Terminal:
