@@ -10,6 +10,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 from urllib.parse import urlsplit
 
+import certifi
 import pytest
 import requests
 from hypothesis import given
@@ -299,9 +300,9 @@ def test_verification_cannot_be_switched_off(
     http.session.send(http.session.prepare_request(requests.Request("GET", f"{broker.url}/x")), verify=False)
     assert sent == [True, True]
     assert http.session.verify is True
-    monkeypatch.setenv("REQUESTS_CA_BUNDLE", requests.certs.where())
+    monkeypatch.setenv("REQUESTS_CA_BUNDLE", certifi.where())
     http.session.get(f"{broker.url}/x", verify=False)
-    assert sent[2] == requests.certs.where(), "own authorities are named in the usual way"
+    assert sent[2] == certifi.where(), "own authorities are named in the usual way"
 
 
 def test_loopback_is_never_proxied_and_the_rest_is(broker: Broker, monkeypatch: pytest.MonkeyPatch) -> None:
