@@ -117,12 +117,12 @@ class DiskJournal(FileJournal):
         first, stop = self._next, self._next + count
         if not self._segments.holds(first, stop):
             self._make_room(stop)
-        self._monotonic.raise_(rows)
+        last_ns = self._monotonic.raised(rows)
         self._check.fill(rows, first)
         self._segments.write(first, rows.view("u1").data)
         if self._mode == "batch":
             self._force(stop)
-        self._next = stop
+        self._next, self._monotonic.last_ns = stop, last_ns
         self.page.publish(stop)  # last: whoever sees the count finds the rows
         self._ring()
         return stop

@@ -71,7 +71,7 @@ class MemoryJournal(Journal):
         rows = self._own(rows)
         if not len(rows):
             return self._committed
-        self._monotonic.raise_(rows)
+        self._monotonic.last_ns = self._monotonic.raised(rows)
         data = rows.view("u1").data
         size, first, done = self.dtype.itemsize, self._committed, 0
         while done < len(data):

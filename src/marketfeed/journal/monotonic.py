@@ -14,18 +14,17 @@ class Monotonic:
 
     def __init__(self, dtype: np.dtype[np.void], last_ns: int = 0) -> None:
         self._active = "received_ns" in (dtype.names or ())
-        self._last_ns = last_ns
+        self.last_ns = last_ns
+        """``received_ns`` of the newest published row. Set it when the rows are published and not before:
+        an append that failed is repeated, and must find the same times."""
 
-    def raise_(self, rows: Rows) -> None:
-        """Change ``rows`` (at least one, writeable) in place where time steps back.
-
-        Doing it twice to the same rows is the same as once, so a failed append can be repeated.
-        """
+    def raised(self, rows: Rows) -> int:
+        """Change ``rows`` (at least one, writeable) in place where time steps back; returns the last time."""
         if not self._active:
-            return
+            return 0
         column = rows["received_ns"]
-        if column[0] < self._last_ns:
-            column[0] = self._last_ns
+        if column[0] < self.last_ns:
+            column[0] = self.last_ns
         if len(column) > 1:
             np.maximum.accumulate(column, out=column)
-        self._last_ns = int(column[-1])
+        return int(column[-1])
