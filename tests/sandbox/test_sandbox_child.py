@@ -37,7 +37,7 @@ def gone(url: str) -> bool:
 
 @pytest.mark.process
 def test_a_child_tells_where_it_is_and_ends_with_the_block() -> None:
-    with spawn_sandbox("kite", seed=3, instruments=20, start="2026-11-20 12:00:00", no_rate_limits=True) as box:
+    with spawn_sandbox("kite", seed=3, instruments=20, start="2026-11-20 12:00:00", rate_limits=False) as box:
         with requests.Session() as session:
             clock = session.get(box.url + "/sandbox/clock", timeout=10).json()
             state = session.get(box.url + "/sandbox/state", timeout=10).json()

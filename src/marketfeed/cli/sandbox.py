@@ -69,7 +69,7 @@ def _instruments(value: Any) -> int | Path:
     show_default=True,
     help="When a replay begins; command = POST /sandbox/replay.",
 )
-@click.option("--no-rate-limits", is_flag=True, help="Answer any number of requests.")
+@click.option("--rate-limits/--no-rate-limits", default=True, help="Without limits any number of requests is answered.")
 @click.option(
     "--connection-limit", type=click.IntRange(0), help="Most WebSockets; 0 = any number. Default: the vendor's."
 )
@@ -89,7 +89,6 @@ def command(
     vendor: str,
     port: int,
     port_file: Path | None,
-    no_rate_limits: bool,
     log_file: Path | None,
     log_kinds: str,
     until_stdin_closes: bool,
@@ -103,9 +102,7 @@ def command(
 
     kinds = [word.strip() for word in log_kinds.split(",") if word.strip()]
     try:
-        box = Sandbox(
-            vendor, port=port, log_file=log_file, log_kinds=kinds, rate_limits=not no_rate_limits, **options
-        ).start()
+        box = Sandbox(vendor, port=port, log_file=log_file, log_kinds=kinds, **options).start()
     except (OSError, ValueError) as error:
         raise click.ClickException(str(error)) from error
     try:

@@ -41,8 +41,9 @@ class ChildSandbox:
 def spawn_sandbox(vendor: str, **options: Any) -> Iterator[ChildSandbox]:
     """Run ``marketfeed sandbox VENDOR`` as a child process for the length of a ``with`` block.
 
-    ``options`` are those of the command, with underscores: ``seed=1, ticks_per_second=500``; True is a
-    bare flag, None leaves an option out. A ready access token is given unless ``access_token=None``.
+    ``options`` are those of the command, with underscores: ``seed=1, ticks_per_second=500``; a boolean
+    is a flag (False: ``--no-...``), None leaves an option out. A ready access token is given unless
+    ``access_token=None``.
     The child watches its standard input, so it ends with its parent however that ends.
     Raises ``MarketFeedError`` when it does not start.
     """
@@ -63,10 +64,11 @@ def spawn_sandbox(vendor: str, **options: Any) -> Iterator[ChildSandbox]:
 def _arguments(options: dict[str, Any]) -> list[str]:
     arguments: list[str] = []
     for name, value in options.items():
-        if value is True:
-            arguments.append(f"--{name.replace('_', '-')}")
-        elif value is not None and value is not False:
-            arguments += [f"--{name.replace('_', '-')}", str(value)]
+        option = name.replace("_", "-")
+        if isinstance(value, bool):
+            arguments.append(f"--{option}" if value else f"--no-{option}")
+        elif value is not None:
+            arguments += [f"--{option}", str(value)]
     return arguments
 
 
