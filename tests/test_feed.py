@@ -213,7 +213,9 @@ def cycle_feeds(times: int) -> None:
         before = census()
         for _ in range(times):
             cycle()
-        assert census() == before
+        threads, descriptors = census()
+        assert threads <= before[0]
+        assert descriptors <= before[1]  # fewer: a socket of an earlier test was closed meanwhile
 
 
 @pytest.mark.process

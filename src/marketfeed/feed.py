@@ -93,7 +93,9 @@ class Feed:
             environ,
         )
         self._setup(built, name, plugins, tokens, clock, on_error)
-        self._plans += _plans_of([sink for sink in given if isinstance(sink, Sink)])
+        for sink in given:
+            if isinstance(sink, Sink):
+                self.add_sink(sink)
 
     @classmethod
     def from_config(
@@ -130,7 +132,7 @@ class Feed:
         self._on_error = on_error
         self._log = get_log(feed=name)
         self._listeners: list[Callable[[Event], None]] = [plugins.notify]
-        self._callbacks = itertools.count(1)
+        self._numbers = itertools.count(1)
         self._pipeline: Pipeline | None = None
         self._stopped: Summary | None = None
         self.jobs: dict[str, int] = {"instruments": 0}
@@ -321,8 +323,14 @@ class Feed:
         One that raises does not stop the feed: the traceback is logged, the batch goes to the dead
         letters (``on_error="stop"`` stops the feed instead).
         """
-        name = name or f"callback-{next(self._callbacks)}"
-        plan = SinkPlan(name=name, sink=_Callback(callback, self._callback_raised))
+        name = name or f"callback-{next(self._numbers)}"
+        self._add(SinkPlan(name=name, sink=_Callback(callback, self._callback_raised)))
+
+    def add_sink(self, sink: Sink, *, name: str | None = None) -> None:
+        """Deliver to one more sink: before :meth:`start` from the run's first row, later from the next one."""
+        self._add(SinkPlan(name=name or f"{type(sink).__name__}-{next(self._numbers)}", sink=sink))
+
+    def _add(self, plan: SinkPlan) -> None:
         if self._pipeline is None:
             self._plans.append(plan)
         else:
@@ -369,7 +377,7 @@ class Feed:
             reader.close()
 
     def _observer(self, pipeline: Pipeline) -> Reader:
-        return pipeline.journal.reader(f"iterator-{next(self._callbacks)}", start=pipeline.first_row, keep=False)
+        return pipeline.journal.reader(f"iterator-{next(self._numbers)}", start=pipeline.first_row, keep=False)
 
 
 def _next(pipeline: Pipeline, reader: Reader, max_rows: int) -> TickBatch | None:
@@ -383,16 +391,6 @@ def _next(pipeline: Pipeline, reader: Reader, max_rows: int) -> TickBatch | None
             if pipeline.error is not None:
                 raise pipeline.error
             return None
-
-
-def _plans_of(sinks: Iterable[Sink]) -> list[SinkPlan]:
-    """Plans for sink objects, named after their classes."""
-    plans: list[SinkPlan] = []
-    for sink in sinks:
-        kind = type(sink).__name__
-        number = sum(plan.name.rpartition("-")[0] == kind for plan in plans) + 1
-        plans.append(SinkPlan(name=f"{kind}-{number}", sink=sink))
-    return plans
 
 
 @attrs.define
