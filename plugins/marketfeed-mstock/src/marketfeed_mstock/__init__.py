@@ -7,14 +7,16 @@ from typing import TYPE_CHECKING
 from marketfeed.hookspecs import hookimpl
 
 if TYPE_CHECKING:
-    from marketfeed.contract import Http, Parser, Session, Stream, TokenStore, Vendor
-    from marketfeed.instruments import TokenMap
+    from marketfeed.batches import CandleBatch
+    from marketfeed.contract import CandleRequest, Http, Parser, Session, Stream, TokenStore, Vendor
+    from marketfeed.instruments import InstrumentTable, TokenMap
     from marketfeed_mstock.settings import MstockSettings
 
 
 @hookimpl
 def marketfeed_vendor() -> Vendor:
     from marketfeed.contract import RateLimit, Vendor
+    from marketfeed_mstock.candles import CANDLE_DAYS
     from marketfeed_mstock.settings import MstockSettings
 
     return Vendor(
@@ -22,11 +24,17 @@ def marketfeed_vendor() -> Vendor:
         title="mStock (Mirae Asset)",
         settings=MstockSettings,
         instruments_per_connection=1000,  # guess: nothing found documents a limit
-        rate_limits=(
-            RateLimit("/openapi/typeb/instruments/quote", 20),
-            RateLimit("/openapi/typea/instruments/quote", 20),
-            RateLimit("/openapi/typeb/instruments", 1),
-            RateLimit("/openapi/typea/instruments", 1),
+        candle_days=CANDLE_DAYS,
+        rate_limits=tuple(  # official documentation
+            RateLimit(f"/openapi/type{dialect}/instruments/{call}", calls, per_s)
+            for dialect in "ab"
+            for call, calls, per_s in (
+                ("historical", 1, 1.0),
+                ("historical", 1000, 60.0),
+                ("historical", 5000, 3600.0),
+                ("intraday", 1, 1.0),
+                ("quote", 20, 1.0),
+            )
         ),
     )
 
@@ -36,6 +44,22 @@ def marketfeed_authenticate(settings: MstockSettings, tokens: TokenStore, http: 
     from marketfeed_mstock.auth import authenticate
 
     return authenticate(settings, tokens, http)
+
+
+@hookimpl
+def marketfeed_instruments(settings: MstockSettings, session: Session | None, http: Http) -> InstrumentTable:
+    from marketfeed_mstock.instruments import fetch_instruments
+
+    return fetch_instruments(settings, session, http)
+
+
+@hookimpl
+def marketfeed_fetch_candles(
+    settings: MstockSettings, session: Session, http: Http, request: CandleRequest
+) -> CandleBatch:
+    from marketfeed_mstock.candles import fetch_candles
+
+    return fetch_candles(settings, session, http, request)
 
 
 @hookimpl

@@ -31,6 +31,8 @@ class MstockSettings(VendorSettings):
     """Password of the account"""
     totp_secret: str | None = secret(default=None, env="MSTOCK_TOTP_SECRET")
     """Base32 secret of the authenticator; without it a person must type the one-time password"""
+    totp_alone: bool = False
+    """Type A: send the TOTP without the password step (a third party's way)"""
     dialect: Literal["a", "b"] = "b"
     """Protocol of the API key: ``b`` (JSON, little-endian ticks) or ``a`` (Kite-like)"""
     percent_encode: bool = True
@@ -45,3 +47,12 @@ class MstockSettings(VendorSettings):
     """Seconds between protocol pings (a third party's choice; the SDKs send none)"""
     dead_after_s: float = attrs.field(default=45.0, validator=attrs.validators.gt(0))
     """Seconds without bytes or pong after which the line counts as lost"""
+    indices: tuple[str, ...] = (
+        "NSE:NIFTY 50=26000",
+        "NSE:NIFTY BANK=26009",
+        "NSE:NIFTY FIN SERVICE=26037",
+        "NSE:NIFTY MID SELECT=26074",
+        "NSE:INDIA VIX=26017",
+        "BSE:SENSEX=51",
+    )
+    """Indices as ``EXCHANGE:SYMBOL=token``; the master has none, and more than one list of tokens circulates"""
