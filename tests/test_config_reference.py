@@ -27,7 +27,7 @@ SECTIONS = {
 def rows(section: str) -> dict[str, str]:
     """Option -> default of one table of the page."""
     text = PAGE.split(f"## `{section}`\n")[1].split("\n## ")[0]
-    found = {}
+    found: dict[str, str] = {}
     for names, default in re.findall(r"^\| (`.+?`) \| (.+?) \|", text, re.MULTILINE):
         found |= dict.fromkeys(re.findall(r"`(\w+)`", names), default)
     return found

@@ -347,6 +347,9 @@ class Sink:
 
     accepts: ClassVar[frozenset[str]] = frozenset({"ticks"})
     """What it can take: ``ticks``, ``candles``."""
+    exclusive: ClassVar[tuple[str, ...]] = ()
+    """Options that together name a place only one instance may use, such as ``("path",)``: ``marketfeed
+    check`` refuses two users of one place. A field ``port`` among them is a port that the sink listens on."""
 
     def open(self) -> None:
         """Connect, create, lock. Raise ``SinkError`` when it cannot be done (now: ``retryable``)."""
