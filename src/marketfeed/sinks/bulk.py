@@ -15,15 +15,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, Final
 
-import attrs
 import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
 from marketfeed.batches import TickBatch
-from marketfeed.dtypes import DEPTH_LEVELS, PRICE_FIELDS, TICK, Flag
 from marketfeed.instruments import Instrument
-from marketfeed.sinks.columns import BLOCK_ROWS, FIELDS, GROUP_OF, instrument_at, mode_word, reason_words
+from marketfeed.sinks.columns import BLOCK_ROWS, instrument_at
+from marketfeed.sinks.template import NO_AVERAGE, NO_EXCHANGE_TIME, NO_TRADE_TIME, Layout, layout_of
 
 __all__ = ["MIN_ROWS", "BulkLines"]
 
@@ -40,8 +39,6 @@ _EARLIEST_NS, _LATEST_NS = 10**17, 4 * 10**18
 """Times between 1973 and 2096 have 9 or 10 digits of seconds."""
 _PRICE_BITS: Final = int(np.array(1e8).view("i8"))
 """Floats that are not negative are in the order of their bits, so one test finds all that do not fit."""
-_NO_EXCHANGE_TIME, _NO_TRADE_TIME, _NO_AVERAGE = 1 << 32, 1 << 33, 1 << 34
-"""Bits of a row's pattern above its flags."""
 _LEAD, _LAST, _FULL = 0, _E4, 2 * _E4
 
 
@@ -64,124 +61,6 @@ _MICRO_HEAD = _texts(
 _MICRO_TAIL = _texts([f"{number:03}".rstrip("0") for number in range(1000)])
 
 
-def _word(name: str, level: int = 0, size: int = 8) -> int:
-    """Place of a field in a row of 8-byte (or 4-byte) words."""
-    fields: Any = TICK.fields
-    return int(fields[name][1]) // size + level
-
-
-@attrs.define
-class _Layout:
-    """A template and what goes where: lists of source words, and of places in the template for each."""
-
-    words: list[bytes] = attrs.field(factory=list)
-    names: slice = slice(0)
-    """Where the fragment with the instrument's names goes."""
-    plain: list[int] = attrs.field(factory=list)
-    wide: list[int] = attrs.field(factory=list)
-    orders: list[int] = attrs.field(factory=list)
-    times: list[int] = attrs.field(factory=list)
-    prices: list[int] = attrs.field(factory=list)
-    timed: bool = False
-    places: dict[str, list[int]] = attrs.field(factory=dict)
-    template: Words = attrs.field(init=False)
-
-    def text(self, text: bytes) -> None:
-        self.words += [text[place : place + 4].ljust(4, b"\0") for place in range(0, len(text), 4)]
-
-    def room(self, *kinds: str) -> None:
-        """Two words for each kind of piece (eight digits)."""
-        for kind in kinds:
-            self.places.setdefault(kind, []).extend((len(self.words), len(self.words) + 1))
-            self.words += [bytes(4)] * 2
-
-    def tail(self, kind: str, count: int) -> None:
-        """A point and ``count`` words behind it."""
-        self.text(b".")
-        self.places.setdefault(kind, []).extend(range(len(self.words), len(self.words) + count))
-        self.words += [bytes(4)] * count
-
-    def integer(self, name: str, level: int = 0) -> None:
-        if name.endswith("_orders"):
-            self.orders.append(_word(name, level, 4))
-            self.room("orders")
-        elif name in ("bid_quantity", "ask_quantity"):
-            self.plain.append(_word(name, level))
-            self.room("plain")
-        else:
-            self.wide.append(_word(name))
-            self.room("high", "low")
-
-    def price(self, name: str, level: int = 0) -> None:
-        self.prices.append(_word(name, level))
-        self.room("whole")
-        self.tail("fraction", 1)
-
-    def time(self, name: str) -> None:
-        self.times.append(_word(name))
-        self.room("eras", "middles", "ends")
-
-    def field(self, name: str, level: int = 0) -> None:
-        (self.price if name in PRICE_FIELDS else self.integer)(name, level)
-
-    def finish(self) -> _Layout:
-        self.template = np.frombuffer(b"".join(self.words), "u4")
-        return self
-
-
-def _layout(pattern: int, journal: str, feed: str, names: int) -> _Layout:
-    """The template of all rows with that pattern; ``names`` is the room for the instrument's names, in words."""
-    flags, encode = pattern & 0xFFFFFFFF, msgspec.json.encode
-    out = _Layout()
-    out.text((b'{"journal":%s,"seq":' % encode(journal)) if journal else b'{"seq":')
-    out.room("high", "low")
-    out.text(b',"feed":%s,' % encode(feed))
-    out.names = slice(len(out.words), len(out.words) + names)
-    out.words += [bytes(4)] * names
-    if mode := mode_word(flags):
-        out.text(b',"mode":%s' % encode(mode))
-    out.timed = bool(flags & Flag.EXCHANGE_TIME) and not pattern & _NO_EXCHANGE_TIME
-    out.text(b',"timestamp":')
-    out.room("seconds", "rest")
-    out.tail("micro", 2)
-    if not out.timed:
-        out.text(b',"time_source":"received"')
-    for name in _times(pattern, timed=out.timed):
-        out.text(b',"%s":' % name.encode())
-        out.time(name)
-    for name in FIELDS:
-        if flags & GROUP_OF.get(name, flags) or name not in GROUP_OF:
-            if name == "average_price" and pattern & _NO_AVERAGE:
-                continue
-            out.text(b',"%s":' % name.encode())
-            out.field(name)
-    if flags & Flag.DEPTH:
-        _depth(out)
-    if reasons := reason_words(flags):
-        out.text(b',"reasons":%s' % encode(reasons))
-    out.text(b"}\n")
-    return out.finish()
-
-
-def _times(pattern: int, *, timed: bool) -> list[str]:
-    traded = pattern & Flag.TRADE_TIME and not pattern & _NO_TRADE_TIME
-    return ["exchange_ns"] * timed + ["received_ns"] + ["last_trade_ns"] * bool(traded)
-
-
-def _depth(out: _Layout) -> None:
-    for side, opening in (("bid", b',"depth":{"buy":['), ("ask", b'],"sell":[')):
-        out.text(opening)
-        for level in range(DEPTH_LEVELS):
-            out.text(b',{"price":' if level else b'{"price":')
-            out.field(f"{side}_price", level)
-            out.text(b',"quantity":')
-            out.field(f"{side}_quantity", level)
-            out.text(b',"orders":')
-            out.field(f"{side}_orders", level)
-            out.text(b"}")
-    out.text(b"]}")
-
-
 class _Unusual(Exception):
     """A value that has no room in the template."""
 
@@ -191,27 +70,39 @@ class BulkLines:
 
     def __init__(self) -> None:
         self._origin: tuple[str, str, str] = ("", "", "")
-        self._known: Sequence[Instrument] | None = None
-        self._layouts: dict[int, _Plan] = {}
-        self._names: Words = np.zeros((0, 0), "u4")
+        self._names = _NameTable((), "")
+        self._plans: dict[int, _Plan] = {}
 
     def lines(self, batch: TickBatch) -> bytes | None:
         """JSON lines of the batch; None if it holds something out of the ordinary."""
         rows, seq = np.ascontiguousarray(batch.rows), batch.seq
         blocks = []
         try:
-            self._learn(batch)
+            slots = self._slots(batch)
             for start in range(0, len(rows), BLOCK_ROWS):
                 part = slice(start, start + BLOCK_ROWS)
-                blocks.append(self._block(rows[part], seq[part]))
+                blocks.append(self._block(rows[part], seq[part], slots[part]))
         except _Unusual:
             return None
         return blocks[0] if len(blocks) == 1 else b"".join(blocks)
 
-    def _block(self, rows: Any, seq: Ints) -> bytes:
+    def _slots(self, batch: TickBatch) -> Ints:
+        """Where each row's names stand in the table; templates are void when their width or origin changed."""
+        origin = batch.origin
+        place = (origin.journal, origin.feed, origin.vendor)
+        if origin.instruments is not self._names.known or place != self._origin:
+            self._names, self._origin = _NameTable(origin.instruments, origin.vendor), place
+            self._plans.clear()
+        width = self._names.width
+        slots = self._names.slots(batch.rows["instrument"])
+        if self._names.width != width:
+            self._plans.clear()
+        return slots
+
+    def _block(self, rows: Any, seq: Ints, slots: Ints) -> bytes:
         patterns = _patterns(rows)
         if not isinstance(patterns, np.ndarray):
-            return self._write(patterns, rows, seq).tobytes().translate(None, b"\0")
+            return self._write(patterns, rows, seq, slots).tobytes().translate(None, b"\0")
         groups = np.unique(patterns).tolist()
         if len(groups) * _GROUP_ROWS > len(rows):
             raise _Unusual
@@ -220,42 +111,71 @@ class BulkLines:
         block = np.zeros((len(rows), width), "u4")
         for pattern in groups:
             places = np.flatnonzero(patterns == pattern)
-            written = self._write(pattern, rows[places], seq[places])
+            written = self._write(pattern, rows[places], seq[places], slots[places])
             block[places, : written.shape[1]] = written
         return block.tobytes().translate(None, b"\0")
 
     def _plan(self, pattern: int) -> _Plan:
-        plan = self._layouts.get(pattern)
+        plan = self._plans.get(pattern)
         if plan is None:
             journal, feed, _ = self._origin
-            plan = self._layouts[pattern] = _Plan(_layout(pattern, journal, feed, self._names.shape[1]))
+            plan = self._plans[pattern] = _Plan(layout_of(pattern, journal, feed, self._names.width))
         return plan
 
-    def _write(self, pattern: int, rows: Any, seq: Ints) -> Words:
+    def _write(self, pattern: int, rows: Any, seq: Ints, slots: Ints) -> Words:
         plan = self._plan(pattern)
-        numbers = rows["instrument"]
-        if int(numbers.max()) >= len(self._names) - 1 or int(numbers.min()) < -1:
-            raise _Unusual
         block = plan.fill(rows, seq)
-        block[:, plan.names] = self._names[numbers]  # -1, an unknown instrument, is the last one: without names
+        block[:, plan.names] = self._names.words[slots]
         return block
 
-    def _learn(self, batch: TickBatch) -> None:
-        """Make the fragments with the names, and start anew when something in them or around them changed."""
-        origin = batch.origin
-        known, place = origin.instruments, (origin.journal, origin.feed, origin.vendor)
-        if known is self._known and place == self._origin and len(known) == len(self._names) - 1:
-            return
-        texts = [_names(instrument_at(known, number), origin.vendor) for number in (*range(len(known)), -1)]
-        size = -(-max(map(len, texts)) // 4)
-        self._names = np.frombuffer(b"".join(text.ljust(4 * size, b"\0") for text in texts), "u4").reshape(-1, size)
-        self._known, self._origin = known, place
-        self._layouts.clear()
 
+class _NameTable:
+    """vendor, exchange, symbol and token as JSON fragments of equal width, made when first seen: a journal may
+    know many times more instruments than are subscribed today."""
 
-def _names(one: Instrument, vendor: str) -> bytes:
-    names = {"vendor": vendor or one.vendor, "exchange": one.exchange, "symbol": one.symbol, "token": one.token}
-    return msgspec.json.encode(names)[1:-1]
+    def __init__(self, known: Sequence[Instrument], vendor: str) -> None:
+        self.known = known
+        self._vendor = vendor
+        self._texts: list[bytes] = []
+        self._slot_of = np.full(1, -1, np.intp)  # the last entry is that of instrument -1: unknown
+        self.words: Words = np.zeros((0, 0), "u4")
+        """The fragments, shape (slots, width)."""
+
+    @property
+    def width(self) -> int:
+        """Words of a fragment."""
+        return int(self.words.shape[1])
+
+    def slots(self, numbers: NDArray[np.int32]) -> Ints:
+        """The slot of each instrument number, shape (n,)."""
+        if int(numbers.max()) >= len(self._slot_of) - 1:
+            self._grow(int(numbers.max()))
+        if int(numbers.min()) < -1:
+            raise _Unusual
+        slots: Ints = self._slot_of[numbers]
+        if int(slots.min()) < 0:
+            self._learn(np.unique(numbers[slots < 0]).tolist())
+            slots = self._slot_of[numbers]
+        return slots
+
+    def _grow(self, highest: int) -> None:
+        if highest >= len(self.known):
+            raise _Unusual
+        larger = np.full(len(self.known) + 1, -1, np.intp)
+        larger[: len(self._slot_of) - 1] = self._slot_of[:-1]
+        larger[-1] = self._slot_of[-1]
+        self._slot_of = larger
+
+    def _learn(self, numbers: list[int]) -> None:
+        for number in numbers:
+            one = instrument_at(self.known, number)
+            names = {"vendor": self._vendor or one.vendor, "exchange": one.exchange}
+            text = msgspec.json.encode({**names, "symbol": one.symbol, "token": one.token})[1:-1]
+            self._slot_of[number] = len(self._texts)
+            self._texts.append(text)
+        size = -(-max(map(len, self._texts)) // 4) * 4
+        self.words = np.frombuffer(b"".join(text.ljust(size, b"\0") for text in self._texts), "u4")
+        self.words = self.words.reshape(len(self._texts), -1)
 
 
 def _patterns(rows: Any) -> int | Ints:
@@ -263,9 +183,9 @@ def _patterns(rows: Any) -> int | Ints:
     flags = rows["flags"]
     first = int(flags[0])
     marks = (
-        (_NO_EXCHANGE_TIME, rows["exchange_ns"] == 0),
-        (_NO_TRADE_TIME, rows["last_trade_ns"] == 0),
-        (_NO_AVERAGE, np.isnan(rows["average_price"])),
+        (NO_EXCHANGE_TIME, rows["exchange_ns"] == 0),
+        (NO_TRADE_TIME, rows["last_trade_ns"] == 0),
+        (NO_AVERAGE, np.isnan(rows["average_price"])),
     )
     if (flags == first).all() and all(bool(mask.all()) or not mask.any() for _, mask in marks):
         return first | sum(bit for bit, mask in marks if mask[0])
@@ -284,7 +204,7 @@ class _Plan:
 
     _KINDS = ("plain", "orders", "whole", "high", "seconds", "eras", "low", "rest", "middles", "ends")
 
-    def __init__(self, layout: _Layout) -> None:
+    def __init__(self, layout: Layout) -> None:
         self.layout, self.template, self.names = layout, layout.template, layout.names
         places = layout.places
         self._places = np.array([place for kind in self._KINDS for place in places.get(kind, ())], np.intp)

@@ -1,10 +1,14 @@
 """Ticks and candles as JSON, in the names that every JSON sink publishes (``schemas/``).
 
-A batch becomes one block of bytes, never a JSON object at a time: columns turn into Python lists in
-one call each, rows are built by C loops (``map`` over struct classes), and msgspec writes them.
-Measured against ``json.dumps`` of the official client's dicts, in one interleaved run of
-``benchmarks/encode.py``: see the numbers there and in :mod:`marketfeed.sinks.bulk`, which takes
-over for larger batches.
+A batch becomes one block of bytes, never one object after another. There are two ways to the same bytes:
+
+- here, for any rows: columns turn into Python lists in one call each, structs are made by C loops (``map``
+  over the class), and msgspec writes them;
+- :mod:`marketfeed.sinks.bulk`, for at least 24 ordinary rows: numpy alone.
+
+Measured for full ticks with depth, us a row in one run: ``json.dumps`` of the official client's dict 14; msgspec
+from structs 2.7 at 100 rows; numpy 1.8 at 100 and 1.4 at 256. Formatting by ``%`` was ruled out before: ``repr`` of
+a float takes 190 ns, msgspec 34, and a tick has 19 of them.
 """
 
 from __future__ import annotations
