@@ -1,0 +1,133 @@
+"""``marketfeed run`` in a process of its own: limits, signals, drain, errors and exit codes."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+pytestmark = pytest.mark.process
+
+CONFIG = """
+[feeds.main]
+vendor = "kite"
+instruments = ["NSE:INFY", "NSE:TCS"]
+sinks = ["stdout", "archive"]
+[vendors.kite]
+api_key = {{ env = "KITE_API_KEY", default = "k" }}
+{more}
+[sinks.archive]
+type = "jsonl"
+path = "ticks.jsonl"
+[journal]
+folder = "journal"
+[metrics]
+port = false
+"""
+
+
+def run(
+    folder: Path, *options: str, more: str = "", timeout: float = 60, **environ: str
+) -> subprocess.CompletedProcess[str]:
+    (folder / "feed.toml").write_text(CONFIG.format(more=more))
+    return subprocess.run(
+        [sys.executable, "-m", "marketfeed", "run", "feed.toml", *options],
+        cwd=folder,
+        env={**os.environ, **environ},
+        capture_output=True,
+        text=True,
+        timeout=timeout,
+    )
+
+
+def test_the_sandbox_needs_no_credentials_and_max_ticks_ends_it(tmp_path: Path) -> None:
+    result = run(tmp_path, "--sandbox", "--max-ticks", "20")
+    assert result.returncode == 0, result.stderr
+    ticks = [json.loads(line) for line in result.stdout.splitlines()]
+    assert [tick["seq"] for tick in ticks] == list(range(len(ticks)))
+    assert len(ticks) >= 20
+    assert (tmp_path / "ticks.jsonl").read_text() == result.stdout
+    assert f"sink archive: {len(ticks)} delivered, 0 left" in result.stderr
+
+
+def test_duration_ends_it(tmp_path: Path) -> None:
+    result = run(tmp_path, "--sandbox", "--duration", "0.5")
+    assert result.returncode == 0, result.stderr
+    assert "parsed" in result.stderr
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_drains_and_tells(tmp_path: Path, number: signal.Signals) -> None:
+    (tmp_path / "feed.toml").write_text(CONFIG.format(more=""))
+    errors = tmp_path / "errors.txt"
+    command = [sys.executable, "-m", "marketfeed", "run", "feed.toml", "--sandbox"]
+    with (
+        errors.open("wb") as sink,
+        subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=sink, text=True) as child,
+    ):
+        assert child.stdout is not None
+        child.stdout.readline()  # it runs
+        child.send_signal(number)
+        rest = child.stdout.read()
+    assert child.returncode == 0, errors.read_text()
+    lines = 1 + len(rest.splitlines())
+    assert len((tmp_path / "ticks.jsonl").read_text().splitlines()) == lines
+    assert f"sink stdout: {lines} delivered, 0 left" in errors.read_text()
+
+
+def test_drain_delivers_what_is_left_and_connects_to_nothing(tmp_path: Path) -> None:
+    assert run(tmp_path, "--sandbox", "--max-ticks", "50").returncode == 0
+    lines = (tmp_path / "ticks.jsonl").read_bytes()
+    for name in ("ticks.jsonl", "ticks.jsonl.position"):
+        (tmp_path / name).unlink()
+    (tmp_path / "journal" / "main" / "ticks" / "cursors" / "archive").unlink()
+    start = '[sinks.archive]\nstart = "oldest"'
+    text = CONFIG.format(more="").replace("[sinks.archive]", start)
+    (tmp_path / "feed.toml").write_text(text)
+    result = subprocess.run(
+        [sys.executable, "-m", "marketfeed", "run", "feed.toml", "--drain"],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert result.returncode == 0, result.stderr
+    assert (tmp_path / "ticks.jsonl").read_bytes() == lines
+    assert result.stdout == ""  # stdout had everything
+
+
+def test_a_wrong_file_is_one_list_of_problems_and_exit_code_2(tmp_path: Path) -> None:
+    result = run(tmp_path, more='api_sekret = "x"')
+    assert result.returncode == 2
+    assert "vendors.kite.api_sekret (line 8)" in result.stderr
+    assert "Traceback" not in result.stderr
+
+
+def test_refused_credentials_are_exit_code_3_without_a_loop_or_a_secret(tmp_path: Path) -> None:
+    from marketfeed.sandbox import Sandbox
+
+    with Sandbox("kite", access_token=None) as box:
+        lines = [
+            f"{key} = {json.dumps(value)}"
+            for key, value in box.settings().items()
+            if key in ("rest_url", "stream_url", "login_url")
+        ]
+        started = time.monotonic()
+        result = run(tmp_path, more="\n".join([*lines, 'access_token = "canary-token-1234"']), KITE_API_KEY="testkey")
+        assert time.monotonic() - started < 30
+    assert result.returncode != 0
+    assert "canary-token-1234" not in result.stderr + result.stdout
+    assert "Traceback" not in result.stderr
+
+
+def test_help_reads_well() -> None:
+    result = subprocess.run([sys.executable, "-m", "marketfeed", "run", "--help"], capture_output=True, text=True)
+    assert result.returncode == 0
+    for option in ("--sandbox", "--duration", "--max-ticks", "--drain"):
+        assert option in result.stdout
