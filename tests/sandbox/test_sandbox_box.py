@@ -182,7 +182,7 @@ def test_the_rate_is_kept_in_total(play: Play, connect: Connect) -> None:
         frames = [frame for frame in box.log if frame.origin == "tick"]
     sent = sum(len(frame.rows) for frame in frames[1:])
     seconds = (frames[-1].at_ns - frames[0].at_ns) / 1e9
-    assert 1000 < sent / seconds < 2400  # a loaded machine may fall behind, never run ahead
+    assert 200 < sent / seconds < 2400  # a loaded machine may fall behind, never run ahead
 
 
 def test_no_packets_beyond_the_limit_share_a_frame(play: Play, connect: Connect) -> None:

@@ -8,6 +8,7 @@ import struct
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
+from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
@@ -19,7 +20,8 @@ from marketfeed_kite.sandbox import KiteBroker
 
 from marketfeed.clock import IST, to_ns
 from marketfeed.dtypes import empty_ticks
-from marketfeed.sandbox import READY_TOKEN, Sandbox, totp
+from marketfeed.sandbox import MAX_SPEED, READY_TOKEN, Sandbox, totp
+from marketfeed.sandbox.recording import load_recording
 
 RELIANCE, INFY, NIFTY = 738561, 408065, 256265
 USER, PASSWORD, SECRET = "TEST01", "test-pass-1", "JBSWY3DPEHPK3PXP"
@@ -278,6 +280,40 @@ def test_an_order_update_is_a_postback_with_a_right_checksum(box: Sandbox, conne
     order = message["data"]
     wanted = hashlib.sha256(f"42{order['order_timestamp']}testsecret".encode()).hexdigest()
     assert (message["type"], order["status"], order["checksum"]) == ("order", "REJECTED", wanted)
+
+
+def test_a_real_dirty_day_is_replayed_whole_and_in_order(shared: Path, connect: Any) -> None:
+    path = shared / "data" / "ticks" / "aliceblue_2021-04-16_dirty.csv.gz"
+    recording = load_recording(path)
+    with Sandbox("kite", broker=KiteBroker, replay=path, speed=MAX_SPEED) as box:
+        lines = [[one.key for one in box.instruments].index(name) for name in recording.symbols]
+        tokens = np.array([int(box.broker.token(line)) for line in lines])
+        ticker = connect(box)
+        ticker.send("subscribe", tokens.tolist())
+        ticker.send("mode", ["full", tokens.tolist()])
+        received: list[tuple[int, ...]] = []
+        while len(received) < len(recording):
+            received += [essentials(packet) for packet in ticker.packets()]
+    is_index = np.array([name == "NSE:NIFTY 50" for name in recording.symbols])[recording.symbol]
+    wanted = zip(
+        tokens[recording.symbol].tolist(),
+        np.rint(recording.last_price * 100).astype(int).tolist(),
+        np.where(is_index, 0, recording.volume).tolist(),
+        (recording.exchange_ns // 10**9).tolist(),
+        strict=True,
+    )
+    assert received == list(wanted)
+
+
+def essentials(packet: bytes) -> tuple[int, ...]:
+    """Token, last price, volume and exchange time of a full packet."""
+    if len(packet) == 32:
+        head: tuple[int, ...] = struct.unpack(">8I", packet)
+        return (*head[:2], 0, head[7])
+    assert len(packet) == 184
+    head = struct.unpack_from(">16I", packet)
+    assert packet[64:] == bytes(120), "the book of a recording is empty"
+    return (*head[:2], head[4], head[15])
 
 
 # --- REST -------------------------------------------------------------------------------------
