@@ -92,12 +92,14 @@ class Sandbox:
         loop, thread = self._loop, self._thread
         if loop is None or thread is None:
             return
-        if self._server is not None:
-            self._run(self._server.stop())
-        loop.call_soon_threadsafe(loop.stop)
-        thread.join()
-        loop.close()
-        self._loop = self._thread = None
+        try:
+            if self._server is not None:
+                self._run(self._server.stop())
+        finally:
+            loop.call_soon_threadsafe(loop.stop)
+            thread.join()
+            loop.close()
+            self._loop = self._thread = None
 
     def __enter__(self) -> Self:
         return self.start()
