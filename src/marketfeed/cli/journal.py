@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
+
+from marketfeed.cli._output import on_terminal, print_table
 
 if TYPE_CHECKING:
     from marketfeed.journal.admin import JournalInfo, Verification
@@ -16,19 +17,7 @@ __all__ = ["command"]
 _FOLDER = click.argument("folder", type=click.Path(file_okay=False, exists=True, path_type=Path))
 
 
-class _Group(click.Group):
-    """Says what is wrong with a journal in one line, without a traceback."""
-
-    def invoke(self, ctx: click.Context) -> Any:
-        from marketfeed.errors import JournalError
-
-        try:
-            return super().invoke(ctx)
-        except JournalError as error:
-            raise click.ClickException(str(error)) from error
-
-
-@click.group(name="journal", cls=_Group, short_help="List, describe, verify journals; forget a cursor.")
+@click.group(name="journal", short_help="List, describe, verify journals; forget a cursor.")
 def command() -> None:
     """Look after journals on disk. They may be in use.
 
@@ -43,13 +32,12 @@ def list_(folder: Path) -> None:
     from marketfeed.journal import admin
 
     found = [admin.info(one) for one in admin.find(folder)]
-    if not sys.stdout.isatty():
+    if not on_terminal():
         _json_lines(found)
         return
-    _table(
+    print_table(
         ["folder", "feed", "kind", "rows", "size", "newest row", "writer", "cursors"],
         [_line(one) for one in found],
-        right=(3, 4, 7),
     )
 
 
@@ -60,11 +48,12 @@ def info(folder: Path) -> None:
     from marketfeed.journal import admin
 
     one = admin.info(admin.only(folder))
-    if not sys.stdout.isatty():
+    if not on_terminal():
         _json_lines([one])
         return
-    _table(["", one.folder], _facts(one))
-    _table(
+    print_table(["journal", one.folder], _facts(one))
+    click.echo()
+    print_table(
         ["cursor", "position", "lag", "delivered", "skipped", "dead letters", "last commit", "in use"],
         [
             [cursor.name]
@@ -73,7 +62,6 @@ def info(folder: Path) -> None:
             + [_time(cursor.updated_ns), "yes" if cursor.in_use else "no"]
             for cursor in one.cursors
         ],
-        right=(1, 2, 3, 4, 5),
     )
 
 
@@ -84,7 +72,7 @@ def verify(folder: Path) -> None:
     from marketfeed.journal import admin
 
     target = admin.only(folder)
-    if not sys.stdout.isatty():
+    if not on_terminal():
         result = admin.verify(target)
         _json_lines([result])
     else:
@@ -165,16 +153,3 @@ def _json_lines(documents: list[Any]) -> None:
 
     for one in documents:
         click.echo(msgspec.json.encode(one))
-
-
-def _table(heads: list[str], rows: list[list[str]], right: tuple[int, ...] = ()) -> None:
-    from rich.console import Console
-    from rich.table import Table
-    from rich.text import Text
-
-    table = Table()
-    for place, head in enumerate(heads):
-        table.add_column(Text(head), justify="right" if place in right else "left", overflow="fold")
-    for row in rows:
-        table.add_row(*map(Text, row))
-    Console().print(table)

@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING
 import click
 import numpy as np
 
+from marketfeed.cli._output import on_terminal
+
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
@@ -35,7 +37,6 @@ def command(folder: Path, instrument: str | None, rows: int, follow: bool) -> No
     On a terminal one aligned line a tick, in a pipe one JSON document a line. It only looks: the
     feed does not notice, and rows are not held back.
     """
-    from marketfeed.errors import JournalError
     from marketfeed.journal import Journal, admin
 
     try:
@@ -45,8 +46,6 @@ def command(folder: Path, instrument: str | None, rows: int, follow: bool) -> No
         batches = journal.follow(start=start) if follow else _between(journal, start, journal.committed)
         for batch in batches:
             _show(wanted.of(batch))
-    except JournalError as error:
-        raise click.ClickException(str(error)) from error
     except BrokenPipeError:
         # `| head` has had enough. What is still buffered would raise again when the interpreter ends.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -110,13 +109,14 @@ def _between(journal: Journal, first: int, end: int) -> Iterator[TickBatch]:
 def _show(batch: TickBatch) -> None:
     if not len(batch):
         return
-    if sys.stdout.isatty():
-        sys.stdout.write(_text(batch))
-        sys.stdout.flush()
-        return
-    from marketfeed.sinks.encode import TickEncoder
+    from marketfeed.batches import CandleBatch
+    from marketfeed.sinks.encode import CandleEncoder, TickEncoder
 
-    sys.stdout.buffer.write(TickEncoder().lines(batch))
+    if isinstance(batch, CandleBatch):
+        lines = CandleEncoder().lines(batch)
+    else:
+        lines = _text(batch).encode() if on_terminal() else TickEncoder().lines(batch)
+    sys.stdout.buffer.write(lines)
     sys.stdout.buffer.flush()
 
 

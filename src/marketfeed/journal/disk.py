@@ -144,7 +144,6 @@ class DiskJournal(FileJournal):
 
     def _work(self) -> None:
         self.page.beat(self._clock.wall_ns())
-        self.retain()
         committed = self.page.committed
         if self._mode == "100ms" and committed != self.page.synced:
             self._force(committed)
@@ -152,6 +151,7 @@ class DiskJournal(FileJournal):
             self._page_synced, self._page_synced_at = committed, self._clock.monotonic()
             self.page.sync()
         self._segments.release(committed, forced=self._mode != "os")
+        self.retain()
 
     def _force(self, row: int) -> None:
         if self.sync_failed:
@@ -189,8 +189,10 @@ class DiskJournal(FileJournal):
             self._force(self._next)
         finally:
             self._segments.close()
-            self.page.end_run()
-            self.page.sync()
+            if not self.sync_failed:
+                self.page.end_run()
+                self.page.sync()
+            self.page.beat(0)
             self._writer_lock.release()
 
 
