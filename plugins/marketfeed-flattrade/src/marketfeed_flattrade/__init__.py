@@ -7,14 +7,16 @@ from typing import TYPE_CHECKING
 from marketfeed.hookspecs import hookimpl
 
 if TYPE_CHECKING:
-    from marketfeed.contract import Http, Parser, Session, Stream, TokenStore, Vendor
-    from marketfeed.instruments import TokenMap
+    from marketfeed.batches import CandleBatch
+    from marketfeed.contract import CandleRequest, Http, Parser, Session, Stream, TokenStore, Vendor
+    from marketfeed.instruments import InstrumentTable, TokenMap
     from marketfeed_flattrade.settings import FlattradeSettings
 
 
 @hookimpl
 def marketfeed_vendor() -> Vendor:
     from marketfeed.contract import RateLimit, Vendor
+    from marketfeed_flattrade.candles import CANDLE_DAYS
     from marketfeed_flattrade.settings import FlattradeSettings
 
     return Vendor(
@@ -23,7 +25,8 @@ def marketfeed_vendor() -> Vendor:
         settings=FlattradeSettings,
         instruments_per_connection=5000,  # a third party's constant; the manual names no limit
         connections_per_account=1,  # a second socket with the same token evicts the first
-        rate_limits=(RateLimit("/PiConnectAPI", 40), RateLimit("/PiConnectAPI", 200, 60.0)),
+        candle_days=CANDLE_DAYS,
+        rate_limits=(RateLimit("/PiConnectAPI", 40), RateLimit("/PiConnectAPI", 200, 60.0)),  # manual
     )
 
 
@@ -32,6 +35,22 @@ def marketfeed_authenticate(settings: FlattradeSettings, tokens: TokenStore, htt
     from marketfeed_flattrade.auth import authenticate
 
     return authenticate(settings, tokens, http)
+
+
+@hookimpl
+def marketfeed_instruments(settings: FlattradeSettings, http: Http) -> InstrumentTable:
+    from marketfeed_flattrade.instruments import fetch_instruments
+
+    return fetch_instruments(settings, http)
+
+
+@hookimpl
+def marketfeed_fetch_candles(
+    settings: FlattradeSettings, session: Session, http: Http, request: CandleRequest
+) -> CandleBatch:
+    from marketfeed_flattrade.candles import fetch_candles
+
+    return fetch_candles(settings, session, http, request)
 
 
 @hookimpl

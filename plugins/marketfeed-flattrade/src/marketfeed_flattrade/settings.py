@@ -23,12 +23,16 @@ class FlattradeSettings(VendorSettings):
     """Base URL of the WebSocket"""
     access_token: str | None = secret(default=None, env="FLATTRADE_ACCESS_TOKEN")
     """A ready access token of today; leaves out the login"""
+    master_url: str = base_url("https://flattrade.s3.ap-south-1.amazonaws.com/scripmaster")
+    """Base URL of the scrip masters; not used when ``rest_url`` is on this machine"""
     user_id: str | None = setting(default=None, env="FLATTRADE_USER_ID")
     """Client id (UCC) of the account"""
     api_key: str | None = secret(default=None, env="FLATTRADE_API_KEY")
     """API key"""
     api_secret: str | None = secret(default=None, env="FLATTRADE_API_SECRET")
     """API secret"""
+    request_code: str | None = secret(default=None, env="FLATTRADE_REQUEST_CODE")
+    """What the login page handed to the redirect URL, or that whole address; good once, for a few minutes"""
     password: str | None = secret(default=None, env="FLATTRADE_PASSWORD")
     """Password; used by the automatic login only"""
     totp_secret: str | None = secret(default=None, env="FLATTRADE_TOTP_SECRET")
@@ -43,3 +47,14 @@ class FlattradeSettings(VendorSettings):
     """Seconds between text heartbeats (manual)"""
     dead_after_s: float = attrs.field(default=75.0, validator=attrs.validators.gt(0))
     """Seconds without bytes or pong after which the line counts as lost"""
+    masters: tuple[str, ...] = (
+        "NSE_Equity",
+        "Nfo_Equity_Derivatives",
+        "Nfo_Index_Derivatives",
+        "BSE_Equity",
+        "Bfo_Index_Derivatives",
+        "Bfo_Equity_Derivatives",
+        "Currency_Derivatives",
+        "Commodity",
+    )
+    """Scrip masters to read"""
