@@ -177,4 +177,4 @@ def limit(folder: Path) -> None:
 
 if __name__ == "__main__":
     role = {one.__name__: one for one in (write, watch, sink, follow, second, fork, limit)}[sys.argv[1]]
-    role(Path(sys.argv[2]), *sys.argv[3:])  # type: ignore[operator]
+    role(Path(sys.argv[2]), *sys.argv[3:])

@@ -21,6 +21,7 @@ from marketfeed.journal.layout import safe_name
 from marketfeed.journal.reader import Block, Reader
 
 if TYPE_CHECKING:
+    from marketfeed.journal.attached import FileJournal
     from marketfeed.journal.disk import DiskJournal
     from marketfeed.journal.memory import MemoryJournal
 
@@ -97,7 +98,7 @@ class Journal(ABC):
             raise JournalError(f"the journal in {folder} cannot be opened: {error}") from error
 
     @staticmethod
-    def attach(folder: Path | str) -> Journal:
+    def attach(folder: Path | str) -> FileJournal:
         """Read the journal in ``folder`` from any process, also while its writer runs.
 
         Keeping cursors can be opened too: they are files of their own. Raises ``JournalError``

@@ -14,6 +14,7 @@ import msgspec
 
 from marketfeed.errors import JournalError
 from marketfeed.instruments import Instrument
+from marketfeed.journal.files import force_folder, write_whole
 
 __all__ = ["UNKNOWN", "Catalog", "FileCatalog"]
 
@@ -99,6 +100,7 @@ class FileCatalog(Catalog):
         self._fd: int | None = None
         if writable:
             self._fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+            force_folder(path.parent)
         self._refresh()
         if self._fd is not None:
             # A kill in the middle of a line left a piece that no row can refer to.
@@ -114,9 +116,7 @@ class FileCatalog(Catalog):
             raise JournalError(f"only the process that writes the journal in {self._path.parent} registers instruments")
         data = b"".join(msgspec.json.encode(attrs.asdict(one)) + b"\n" for one in instruments)
         try:
-            written = 0
-            while written < len(data):
-                written += os.pwrite(self._fd, data[written:], self._offset + written)
+            write_whole(self._fd, data, self._offset)
             os.fsync(self._fd)
         except OSError:
             os.ftruncate(self._fd, self._offset)

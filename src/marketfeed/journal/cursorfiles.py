@@ -10,9 +10,9 @@ from typing import NamedTuple
 
 from marketfeed.errors import JournalError
 from marketfeed.journal.cursors import SIZE, SLOT_BYTES, SLOTS, Cursor, CursorState, pack, unpack
+from marketfeed.journal.files import force_folder, write_whole
 from marketfeed.journal.layout import CURSORS
 from marketfeed.journal.locks import FileLock
-from marketfeed.journal.segments import force_folder, write_whole
 
 __all__ = ["CursorFile", "StoredCursor", "remove_cursor", "stored_cursors"]
 

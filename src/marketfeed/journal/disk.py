@@ -17,6 +17,7 @@ from marketfeed.journal.attached import FileJournal, refuse_windows
 from marketfeed.journal.base import Sync
 from marketfeed.journal.control import ControlPage
 from marketfeed.journal.cursorfiles import positions, sync_cursors
+from marketfeed.journal.files import force_folder
 from marketfeed.journal.layout import (
     CONTROL,
     CURSORS,
@@ -29,7 +30,7 @@ from marketfeed.journal.locks import FileLock
 from marketfeed.journal.monotonic import Monotonic
 from marketfeed.journal.recovery import Recovery, last_received_ns, recover
 from marketfeed.journal.retention import Bounds, kept_from, refuses
-from marketfeed.journal.segments import SegmentWriter, force_folder
+from marketfeed.journal.segments import SegmentWriter
 from marketfeed.journal.upkeep import Upkeep
 
 __all__ = ["DiskJournal", "open_for_writing"]

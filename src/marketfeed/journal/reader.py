@@ -16,6 +16,7 @@ __all__ = ["Bell", "Block", "Reader", "Store"]
 
 SHORTEST_PAUSE_S: Final = 0.0002
 LONGEST_PAUSE_S: Final = 0.01
+LONGEST_SLEEP_S: Final = 3600.0
 DAMAGED_AFTER_S: Final = 1.0
 
 
@@ -194,7 +195,7 @@ class Reader:
             left = end - monotonic()
             if committed > self._next or self._woken or left <= 0 or self._store.epoch != self._epoch:
                 break
-            self.bell.wait(left if self._rung else min(left, self._pause))
+            self.bell.wait(min(left, LONGEST_SLEEP_S if self._rung else self._pause))
             self._pause = min(self._pause * 1.25, LONGEST_PAUSE_S)
         self.bell.asleep = False
         self._woken = False

@@ -12,9 +12,9 @@ import numpy as np
 
 from marketfeed.dtypes import Rows
 from marketfeed.journal.control import ControlPage, boot_identity
+from marketfeed.journal.files import force_folder, write_whole
 from marketfeed.journal.layout import EPOCHS, Geometry, segment_firsts, segment_name
 from marketfeed.journal.rowcheck import RowCheck
-from marketfeed.journal.segments import force_folder, write_whole
 
 __all__ = ["Epoch", "Recovery", "read_epochs", "recover"]
 
