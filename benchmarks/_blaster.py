@@ -1,5 +1,5 @@
 """A broker that sends prepared frames, as fast as the reader takes them or at a steady pace. Run as a child:
-``python -m benchmarks._blaster PER_FRAME TOTAL RATE`` prints its port, serves connections one after
+``python -m benchmarks._blaster PER_FRAME TOTAL RATE UNIVERSE`` prints its port, serves connections one after
 another (or several at once), sends TOTAL ticks to each, then keeps quiet until the client leaves."""
 
 from __future__ import annotations
@@ -60,8 +60,8 @@ def _serve(connection: socket.socket, frames: list[bytes], per_frame: int, total
             return  # the client left
 
 
-def main(per_frame: int, total: int, rate: float) -> None:
-    frames = [_ws(data) for data in full_frames(_PREPARED, per_frame)]
+def main(per_frame: int, total: int, rate: float, universe: int) -> None:
+    frames = [_ws(data) for data in full_frames(_PREPARED, per_frame, universe)]
     with socket.create_server(("127.0.0.1", 0)) as server:
         print(server.getsockname()[1], flush=True)
         while True:
@@ -70,9 +70,9 @@ def main(per_frame: int, total: int, rate: float) -> None:
 
 
 @contextmanager
-def blaster(per_frame: int, total: int, rate: float = 0) -> Iterator[int]:
+def blaster(per_frame: int, total: int, rate: float = 0, universe: int = 500) -> Iterator[int]:
     """A child process that serves; gives its port."""
-    command = [sys.executable, "-m", "benchmarks._blaster", str(per_frame), str(total), str(rate)]
+    command = [sys.executable, "-m", "benchmarks._blaster", str(per_frame), str(total), str(rate), str(universe)]
     child = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
     assert child.stdout is not None
     try:
@@ -84,4 +84,4 @@ def blaster(per_frame: int, total: int, rate: float = 0) -> Iterator[int]:
 
 
 if __name__ == "__main__":
-    main(int(sys.argv[1]), int(sys.argv[2]), float(sys.argv[3]))
+    main(int(sys.argv[1]), int(sys.argv[2]), float(sys.argv[3]), int(sys.argv[4]))

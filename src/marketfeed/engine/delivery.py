@@ -22,6 +22,9 @@ from marketfeed.journal import Reader
 __all__ = ["Delivery", "DeliveryState"]
 
 
+_IDLE_S = 0.5
+
+
 class DeliveryState(StrEnum):
     """Where a sink stands; also the label in ``/health``."""
 
@@ -118,26 +121,28 @@ class Delivery:
 
     def _deliver(self, reader: Reader) -> None:
         self._flush_due_s = self.clock.monotonic() + self.flush_every_s
-        while True:
-            wait_s = min(0.5, max(0.0, self._flush_due_s - self.clock.monotonic())) if self._unflushed else 0.5
-            batch = reader.take(self.batch_rows, 0.0 if self._stopping.is_set() else wait_s)
-            if len(batch):
+        wait_s = 0.0
+        while not self._abandon.is_set():
+            batch = reader.take(self.batch_rows, wait_s)
+            rows = len(batch)
+            if rows:
                 self._write(batch)
-                self._unflushed += len(batch)
-                self.journal_to_sink.observe((self.clock.wall_ns() - int(batch["received_ns"][0])) / 1e9)
-                self._linger(len(batch))
+                self._unflushed += rows
+                self.journal_to_sink.observe((self.clock.wall_ns() - int(batch.rows["received_ns"][0])) / 1e9)
+                if self.batch_timeout_s and rows < self.batch_rows:
+                    self.clock.wait(self._stopping, self.batch_timeout_s)  # let a small batch find company
             elif self._stopping.is_set():
-                break
-            if self._abandon.is_set():
                 break
             if self._unflushed and self.clock.monotonic() >= self._flush_due_s:
                 self._flush(reader)
+            wait_s = 0.0 if rows else self._idle_s()
         self._flush(reader)
 
-    def _linger(self, rows: int) -> None:
-        """Let a small batch wait for company, if the configuration asks for it."""
-        if self.batch_timeout_s and rows < self.batch_rows and not self._stopping.is_set():
-            self.clock.wait(self._stopping, self.batch_timeout_s)
+    def _idle_s(self) -> float:
+        """How long to wait for rows: not beyond the next flush."""
+        if self._stopping.is_set():
+            return 0.0
+        return max(0.0, self._flush_due_s - self.clock.monotonic()) if self._unflushed else _IDLE_S
 
     def _write(self, batch: TickBatch) -> None:
         while True:
@@ -151,7 +156,8 @@ class Delivery:
                 if not error.retryable:
                     raise
                 self._again(error)
-        self._recovered()
+        if self.state is DeliveryState.RETRYING:
+            self._recovered()
 
     def _refuse(self, batch: TickBatch, error: SinkError) -> None:
         """The sink took all rows but these; they go to the dead letters."""
@@ -176,7 +182,8 @@ class Delivery:
                 continue
             reader.commit(dead_lettered=self._refused)
             self._unflushed = self._refused = 0
-            self._recovered()
+            if self.state is DeliveryState.RETRYING:
+                self._recovered()
         self._flush_due_s = self.clock.monotonic() + self.flush_every_s
 
     def _again(self, error: Exception) -> None:
@@ -189,10 +196,9 @@ class Delivery:
             raise _GivingUp
 
     def _recovered(self) -> None:
-        if self.state is DeliveryState.RETRYING:
-            self.log.info("sink works again", sink=self.name)
-            self.state, self.error = DeliveryState.DELIVERING, ""
-            self.backoff.reset()
+        self.log.info("sink works again", sink=self.name)
+        self.state, self.error = DeliveryState.DELIVERING, ""
+        self.backoff.reset()
 
     def _fail(self, error: Exception) -> None:
         self.state, self.error = DeliveryState.FAILED, str(error) or repr(error)
