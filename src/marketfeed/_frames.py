@@ -39,12 +39,13 @@ def _columns(rows: Rows) -> Iterator[tuple[str, NDArray[Any], NDArray[np.bool_] 
         yield name, column, absent
 
 
-def to_pandas(rows: Rows, seq: NDArray[np.int64], symbols: list[str]) -> pd.DataFrame:
+def to_pandas(rows: Rows, seq: NDArray[np.int64], names: list[str], codes: NDArray[np.intp]) -> pd.DataFrame:
+    """``names[codes]`` is the symbol of each row: a few names taken many times, which pandas does fast."""
     try:
         import pandas as pd
     except ImportError as error:
         raise MarketFeedError("to_pandas() needs pandas: pip install 'marketfeed[pandas]'") from error
-    out: dict[str, Any] = {"seq": seq, "symbol": symbols}
+    out: dict[str, Any] = {"seq": seq, "symbol": pd.Index(names).take(codes)}
 
     def put(name: str, column: NDArray[Any], absent: NDArray[np.bool_] | None) -> None:
         if name.endswith("_ns"):

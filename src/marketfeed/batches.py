@@ -102,9 +102,15 @@ class _Batch(Generic[Item]):
     @property
     def symbols(self) -> list[str]:
         """``EXCHANGE:SYMBOL`` of each row."""
-        known = self.origin.instruments
-        names = {number: known[number].key for number in np.unique(self.rows["instrument"]).tolist()}
-        return [names[number] for number in self.rows["instrument"].tolist()]
+        names, codes = self._names()
+        keys: list[str] = np.array(names, object)[codes].tolist()
+        return keys
+
+    def _names(self) -> tuple[list[str], NDArray[np.intp]]:
+        """The different symbols, and for each row which of them it is."""
+        column = self.rows["instrument"]
+        numbers = np.unique(column)
+        return [self.origin.instruments[number].key for number in numbers.tolist()], numbers.searchsorted(column)
 
     def where(self, *, symbol: str | None = None, exchange: str | None = None, token: str | None = None) -> Self:
         """The rows of matching instruments, in order.
@@ -129,7 +135,7 @@ class _Batch(Generic[Item]):
         (``bid_price_0`` is the best), absent values are missing. Needs ``marketfeed[pandas]``."""
         from marketfeed import _frames
 
-        return _frames.to_pandas(self.rows, self.seq, self.symbols)
+        return _frames.to_pandas(self.rows, self.seq, *self._names())
 
     def to_arrow(self) -> pa.Table:
         """An Arrow table with a ``symbol`` column; times are UTC timestamps, depth is a list of five,

@@ -186,7 +186,8 @@ def test_a_window_is_asked_for_in_india_time_with_its_end_left_out(http: HttpSes
 
 def test_open_interest_is_read_where_it_is_sent() -> None:
     body = reply(candle("2026-11-20T09:15:00+0530", 100, 13_667_775)).body
-    assert read_candles(body)["open_interest"].tolist() == [13_667_775]
+    assert read_candles(body, open_interest=True)["open_interest"].tolist() == [13_667_775]
+    assert read_candles(body)["open_interest"].tolist() == [-1]
 
 
 def test_candles_outside_of_the_window_are_left_out(http: HttpSession, server: RestServer) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
+from operator import attrgetter
 from typing import Any, Final
 
 import msgspec
@@ -33,24 +34,27 @@ _NAMES: Final = {
 _IST_S: Final = 19_800
 _TIME: Final = len("2017-12-15T09:15:00+0530")
 
-_Plain = tuple[str, float, float, float, float, float]
-_WithOpenInterest = tuple[str, float, float, float, float, float, float]
+
+# Not looked at by the garbage collector: for tens of thousands of objects that live for a moment it
+# would cost more than all the rest.
+class _Candle(msgspec.Struct, array_like=True, gc=False):
+    """One candle as it is sent: an array of six, or of seven when open interest was asked for and there is any."""
+
+    time: str
+    open: float
+    high: float
+    low: float
+    close: float
+    volume: float
+    open_interest: float = -1.0
 
 
-class _PlainData(msgspec.Struct):
-    candles: list[_Plain]
+class _Data(msgspec.Struct):
+    candles: list[_Candle]
 
 
-class _PlainReply(msgspec.Struct):
-    data: _PlainData
-
-
-class _FullData(msgspec.Struct):
-    candles: list[_WithOpenInterest]
-
-
-class _FullReply(msgspec.Struct):
-    data: _FullData
+class _Reply(msgspec.Struct):
+    data: _Data
 
 
 def fetch_candles(settings: KiteSettings, session: Session, http: Http, request: CandleRequest) -> CandleBatch:
@@ -63,52 +67,45 @@ def fetch_candles(settings: KiteSettings, session: Session, http: Http, request:
     # The API's `to` is included (and whole seconds), ours is not.
     window = {"from": _ist(-(-request.start_ns // NS)), "to": _ist((request.end_ns - 1) // NS)}
     oi = "1" if request.open_interest else "0"
-    rows = read_candles(get(http, settings, session, path, **window, continuous="0", oi=oi))
+    body = get(http, settings, session, path, **window, continuous="0", oi=oi)
+    rows = read_candles(body, open_interest=request.open_interest)
     starts = rows["start_ns"]
     rows = rows[(starts >= request.start_ns) & (starts < request.end_ns)]
     rows["interval"] = request.interval.seconds
     return CandleBatch(rows, Origin([request.instrument], feed="", vendor="kite"))
 
 
-def read_candles(body: bytes) -> Rows:
+def read_candles(body: bytes, *, open_interest: bool = False) -> Rows:
     """Rows of ``CANDLE`` in a reply, oldest first; ``instrument`` and ``interval`` are 0.
 
-    ``RequestRejected`` if it is no such reply.
+    ``open_interest`` is read if asked for and -1 otherwise. Raises ``RequestRejected`` for what is no such reply.
     """
-    candles = _decode(body)
-    rows: Rows = np.zeros(len(candles), CANDLE)
+    try:
+        candles = msgspec.json.decode(body, type=_Reply).data.candles
+    except (msgspec.DecodeError, UnicodeError) as error:
+        raise RequestRejected(f"Kite's candles do not look as documented: {error}") from None
+    count = len(candles)
+    rows: Rows = np.zeros(count, CANDLE)
     rows["source"] = Source.VENDOR
     rows["open_interest"] = -1
-    if candles:
-        times, *columns = zip(*candles, strict=True)
-        rows["start_ns"] = _start_ns(times)
-        for name, column in zip(("open", "high", "low", "close", "volume", "open_interest"), columns, strict=False):
-            rows[name] = column
+    rows["start_ns"] = _start_ns([one.time for one in candles])
+    for name in ("open", "high", "low", "close", "volume", *(["open_interest"] if open_interest else [])):
+        rows[name] = np.fromiter(map(attrgetter(name), candles), np.float64, count)
     return rows
 
 
-def _decode(body: bytes) -> list[_Plain] | list[_WithOpenInterest]:
-    # The candles are arrays of six, or of seven when open interest was asked for and there is any.
-    try:
-        return msgspec.json.decode(body, type=_PlainReply).data.candles
-    except msgspec.ValidationError:
-        pass
-    except (msgspec.DecodeError, UnicodeError):
-        raise RequestRejected("Kite's candles are not JSON") from None
-    try:
-        return msgspec.json.decode(body, type=_FullReply).data.candles
-    except (msgspec.DecodeError, UnicodeError) as error:
-        raise RequestRejected(f"Kite's candles do not look as documented: {error}") from None
-
-
-def _start_ns(times: tuple[str, ...]) -> NDArray[np.int64]:
+def _start_ns(times: list[str]) -> NDArray[np.int64]:
     """UTC nanoseconds of texts such as ``2017-12-15T09:15:00+0530``, shape ``(n,)``.
 
     They are read as one fixed-width array; Python's datetime would take fifty times as long.
     """
     count = len(times)
     text = "".join(times).encode()
-    if len(text) == count * _TIME and (np.ndarray((count,), "S5", text, _TIME - 5, (_TIME,)) == b"+0530").all():
+    if (
+        count
+        and len(text) == count * _TIME
+        and (np.ndarray((count,), "S5", text, _TIME - 5, (_TIME,)) == b"+0530").all()
+    ):
         local: NDArray[Any] = np.ndarray((count,), f"S{_TIME - 5}", text, 0, (_TIME,))
         try:
             seconds: NDArray[np.int64] = local.astype("M8[s]").astype(np.int64)
