@@ -1,19 +1,21 @@
 """Large tick batches as JSON lines, by numpy alone: no Python object is made for any value.
 
-All rows with the same fields share one template, a row of 4-byte words in which every number has room for its
-longest text. Digits come out of a table of all four-digit texts, so a batch is a handful of divisions and table
-look-ups; what is left over of the room is NUL, and NUL is deleted from the whole block at the end (JSON text
-holds none: it is written as an escape).
+All rows with the same fields share one template (:mod:`marketfeed.sinks.template`), in which every number has
+room for its longest text. All digits come out of one table of the texts of four digits, so a batch is some
+divisions, one look-up and one copy; what is left over of the room is NUL, and NUL is deleted from the whole
+block at the end (JSON text holds none: it is written as an escape).
 
-The text of a price is exact: a price that is a whole number of 1/10,000 rupee has no other shortest text. Where
-any value is out of the ordinary (negative, not finite, 10**8 or more, more decimals), :meth:`BulkLines.lines`
-returns None and the caller takes the general way; both give the same bytes.
+The text of a price is exact: a float64 below 10**8 that equals a whole number of 1/100 or 1/10,000 rupee has no
+other shortest text. Where any value is out of the ordinary (negative, not finite, 10**8 or more, more decimals),
+:meth:`BulkLines.lines` returns None and the caller takes the general way; both give the same bytes.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any, Final
+from collections.abc import Callable, Sequence
+from functools import partial
+from itertools import pairwise
+from typing import Any, Final, NamedTuple
 
 import msgspec
 import numpy as np
@@ -26,9 +28,9 @@ from marketfeed.sinks.template import NO_AVERAGE, NO_EXCHANGE_TIME, NO_TRADE_TIM
 
 __all__ = ["MIN_ROWS", "BulkLines"]
 
-MIN_ROWS: Final = 24
-"""From this many rows on it is the faster way (measured: even at 24, 1.5x at 100, 1.8x from 200 on)."""
-_GROUP_ROWS: Final = 16
+MIN_ROWS: Final = 28
+"""From this many rows on it is the faster way (measured: even at 26, 1.8x at 100, 2x at 128)."""
+_GROUP_ROWS: Final = 24
 """Fewest rows a template is worth, on average."""
 
 Words = NDArray[np.uint32]
@@ -39,26 +41,31 @@ _EARLIEST_NS, _LATEST_NS = 10**17, 4 * 10**18
 """Times between 1973 and 2096 have 9 or 10 digits of seconds."""
 _PRICE_BITS: Final = int(np.array(1e8).view("i8"))
 """Floats that are not negative are in the order of their bits, so one test finds all that do not fit."""
-_LEAD, _LAST, _FULL = 0, _E4, 2 * _E4
 
 
 def _texts(texts: Sequence[str]) -> Words:
     return np.array([text.encode() for text in texts], "S4").view("u4")
 
 
-_NUMBERS = range(_E4)
-_DIGITS = np.concatenate(
+def _trimmed(number: int, digits: int) -> str:
+    return f"{number:0{digits}}".rstrip("0") or "0"
+
+
+_LEAD, _FULL, _DECIMALS, _CENTS = 1 * _E4, 2 * _E4, 3 * _E4, 4 * _E4
+_MICRO_HEAD, _MICRO_FULL, _MICRO_TAIL = _CENTS + 100, _CENTS + 1100, _CENTS + 2100
+_TABLE = np.concatenate(
     [
-        _texts([str(number) if number else "" for number in _NUMBERS]),  # _LEAD: the first digits, none for 0
-        _texts([str(number) for number in _NUMBERS]),  # _LAST: the same, but 0 is "0"
-        _texts([f"{number:04}" for number in _NUMBERS]),  # _FULL: digits that follow others
+        _texts([str(number) for number in range(_E4)]),  # 0: a number by itself
+        _texts([str(number or "") for number in range(_E4)]),  # _LEAD: first digits of a longer one, none for 0
+        _texts([f"{number:04}" for number in range(_E4)]),  # _FULL: digits that follow others
+        _texts([_trimmed(number, 4) for number in range(_E4)]),
+        _texts(["." + _trimmed(number, 2) for number in range(100)]),
+        _texts([_trimmed(number, 3) for number in range(1000)]),  # _MICRO_HEAD: nothing but zeros behind it
+        _texts([f"{number:03}" for number in range(1000)]),
+        _texts([f"{number:03}".rstrip("0") for number in range(1000)]),
     ]
 )
-_FRACTION = _texts([f"{number:04}".rstrip("0") or "0" for number in _NUMBERS])
-_MICRO_HEAD = _texts(
-    [f"{number:03}".rstrip("0") or "0" for number in range(1000)] + [f"{number:03}" for number in range(1000)]
-)
-_MICRO_TAIL = _texts([f"{number:03}".rstrip("0") for number in range(1000)])
+"""Texts of up to four letters, as words; the constants above say where each kind begins."""
 
 
 class _Unusual(Exception):
@@ -71,7 +78,7 @@ class BulkLines:
     def __init__(self) -> None:
         self._origin: tuple[str, str, str] = ("", "", "")
         self._names = _NameTable((), "")
-        self._plans: dict[int, _Plan] = {}
+        self._readers: dict[int, _Reader] = {}
 
     def lines(self, batch: TickBatch) -> bytes | None:
         """JSON lines of the batch; None if it holds something out of the ordinary."""
@@ -92,11 +99,11 @@ class BulkLines:
         place = (origin.journal, origin.feed, origin.vendor)
         if origin.instruments is not self._names.known or place != self._origin:
             self._names, self._origin = _NameTable(origin.instruments, origin.vendor), place
-            self._plans.clear()
+            self._readers.clear()
         width = self._names.width
         slots = self._names.slots(batch.rows["instrument"])
         if self._names.width != width:
-            self._plans.clear()
+            self._readers.clear()
         return slots
 
     def _block(self, rows: Any, seq: Ints, slots: Ints) -> bytes:
@@ -107,24 +114,23 @@ class BulkLines:
         if len(groups) * _GROUP_ROWS > len(rows):
             raise _Unusual
         # Each row in the left part of a line as long as the longest, so that their order stays.
-        width = max(len(self._plan(pattern).template) for pattern in groups)
-        block = np.zeros((len(rows), width), "u4")
+        written = []
         for pattern in groups:
             places = np.flatnonzero(patterns == pattern)
-            written = self._write(pattern, rows[places], seq[places], slots[places])
-            block[places, : written.shape[1]] = written
+            written.append((places, self._write(pattern, rows[places], seq[places], slots[places])))
+        block = np.zeros((len(rows), max(part.shape[1] for _, part in written)), "u4")
+        for places, part in written:
+            block[places, : part.shape[1]] = part
         return block.tobytes().translate(None, b"\0")
 
-    def _plan(self, pattern: int) -> _Plan:
-        plan = self._plans.get(pattern)
-        if plan is None:
-            journal, feed, _ = self._origin
-            plan = self._plans[pattern] = _Plan(layout_of(pattern, journal, feed, self._names.width))
-        return plan
-
     def _write(self, pattern: int, rows: Any, seq: Ints, slots: Ints) -> Words:
-        plan = self._plan(pattern)
-        block = plan.fill(rows, seq)
+        reader = self._readers.get(pattern)
+        if reader is None:
+            journal, feed, _ = self._origin
+            reader = self._readers[pattern] = _Reader(partial(layout_of, pattern, journal, feed, self._names.width))
+        values = reader.read(rows, seq)
+        plan = reader.plan(values)
+        block = plan.fill(values)
         block[:, plan.names] = self._names.words[slots]
         return block
 
@@ -195,104 +201,173 @@ def _patterns(rows: Any) -> int | Ints:
     return patterns
 
 
-class _Plan:
-    """A layout made ready: index arrays, and the rules for leading zeros of each piece.
+class _Values(NamedTuple):
+    """The numbers of a batch, checked; shape (n, fields of the kind)."""
 
-    Pieces are numbers below 10**8. They stand in one matrix, in the order of ``_KINDS``, so that all digits
-    of a batch come from four operations.
-    """
+    plain: Ints
+    orders: Ints
+    whole: Ints
+    fraction: Ints
+    counts: Ints
+    times: Ints
+    short: frozenset[str]
+    """See :attr:`Layout.short`."""
+    cents: bool
 
-    _KINDS = ("plain", "orders", "whole", "high", "seconds", "eras", "low", "rest", "middles", "ends")
 
-    def __init__(self, layout: Layout) -> None:
-        self.layout, self.template, self.names = layout, layout.template, layout.names
-        places = layout.places
-        self._places = np.array([place for kind in self._KINDS for place in places.get(kind, ())], np.intp)
-        counts = [len(places.get(kind, ())) // 2 for kind in self._KINDS]
-        borders = np.cumsum([0, *counts]).tolist()
-        self._parts = {kind: slice(*borders[at : at + 2]) for at, kind in enumerate(self._KINDS)}
-        self._count = borders[-1]
-        # A first piece that is 0 shows nothing where another piece follows, else "0".
-        self._zero = np.full(self._count, _LAST, np.uint32)
-        self._zero[self._parts["high"]] = _LEAD
-        self._follows = slice(self._parts["rest"].start, None)
-        self._fraction = np.array(places.get("fraction", ()), np.intp)
-        self._micro = slice(places["micro"][0], places["micro"][1] + 1)
+class _Reader:
+    """Takes the fields of one pattern out of rows, and knows the plans for their sizes."""
 
-    def fill(self, rows: Any, seq: Ints) -> Words:
-        """The block of words of these rows, without the names."""
-        layout, part = self.layout, self._parts
-        count = len(rows)
-        words = rows.view("i8").reshape(count, -1)
-        pieces = np.empty((count, self._count), np.uint32)
-        pieces[:, part["plain"]] = _checked(words[:, layout.plain], _E8)
-        pieces[:, part["orders"]] = _checked(rows.view("i4").reshape(count, -1)[:, layout.orders], _E8)
-        fraction = self._prices(words[:, layout.prices], pieces)
-        self._wide(words[:, layout.wide], seq, pieces)
-        micro = self._times(words, pieces)
-        block = np.empty((count, len(self.template)), np.uint32)
-        block[:] = self.template
-        block[:, self._places] = self._digits(pieces)
-        block[:, self._fraction] = _FRACTION[fraction]
-        block[:, self._micro] = _micro_words(micro)
-        return block
+    def __init__(self, layout: Callable[..., Layout]) -> None:
+        self._layout = layout
+        self._plans: dict[tuple[frozenset[str], bool], _Plan] = {}
+        fields = layout(frozenset(), cents=True).fields
+        self._plain, self._orders, self._prices, self._counts, self._times = (
+            np.array(fields[kind], np.intp) for kind in ("plain", "orders", "whole", "low", "ends")
+        )
 
-    def _prices(self, bits: Ints, pieces: Words) -> Ints:
-        """Whole rupees into the pieces; 1/10,000 rupees returned."""
-        _checked(bits, _PRICE_BITS)
-        prices = bits.view("f8")
-        whole = np.floor(prices)
-        rest = np.rint((prices - whole) * 1e4)
-        if not np.array_equal((whole * 1e4 + rest) / 1e4, prices):
+    def read(self, rows: Any, seq: Ints) -> _Values:
+        """Raises ``_Unusual`` for a value that has no room."""
+        words = rows.view("i8").reshape(len(rows), -1)
+        short: list[str] = []
+        plain = _checked(words[:, self._plain], _E8, short, "plain")
+        orders = _checked(rows.view("i4").reshape(len(rows), -1)[:, self._orders], _E8, short, "orders")
+        counts = np.empty((len(rows), len(self._counts) + 1), np.int64)
+        counts[:, 0], counts[:, 1:] = seq, words[:, self._counts]
+        _checked(counts, _E16, short, "high", _E8)
+        bits = _checked(words[:, self._prices], _PRICE_BITS, short, "whole", _TEN_THOUSAND_BITS)
+        whole, fraction, cents = _split(bits.view("f8"))
+        times = words[:, self._times]
+        if int(times.min()) < _EARLIEST_NS:
             raise _Unusual
-        pieces[:, self._parts["whole"]] = whole
-        fraction: Ints = rest.astype(np.intp)
-        return fraction
+        _checked(times, _LATEST_NS)
+        return _Values(plain, orders, whole, fraction, counts, times, frozenset(short), cents)
 
-    def _wide(self, values: Ints, seq: Ints, pieces: Words) -> None:
-        wide = np.empty((len(values), values.shape[1] + 1), np.int64)
-        wide[:, 0], wide[:, 1:] = seq, values
-        high = _checked(wide, _E16) // _E8
-        pieces[:, self._parts["high"]] = high
-        pieces[:, self._parts["low"]] = wide - high * _E8
-
-    def _times(self, words: Ints, pieces: Words) -> Ints:
-        """All times into the pieces; microseconds of the timestamp returned."""
-        ns = _checked(words[:, self.layout.times], _LATEST_NS, _EARLIEST_NS)
-        ends = ns // _E8
-        eras = ends // _E8
-        pieces[:, self._parts["ends"]] = ns - ends * _E8
-        pieces[:, self._parts["eras"]] = eras
-        pieces[:, self._parts["middles"]] = ends - eras * _E8
-        micros: Ints = ns[:, 0] // 1000  # exchange time comes first where it is known, else received time
-        seconds = micros // 10**6
-        high = seconds // _E8
-        pieces[:, self._parts["seconds"]] = high[:, None]
-        pieces[:, self._parts["rest"]] = (seconds - high * _E8)[:, None]
-        micros -= seconds * 10**6
-        return micros
-
-    def _digits(self, pieces: Words) -> Words:
-        """Two words of text for each piece, shape (n, 2 * pieces)."""
-        part = self._parts
-        follows = np.zeros(pieces.shape, np.bool_)
-        follows[:, part["low"]] = pieces[:, part["high"]] > 0
-        follows[:, self._follows] = True
-        high = pieces // np.uint32(_E4)
-        index = np.empty((*pieces.shape, 2), np.intp)
-        index[:, :, 1] = pieces - high * np.uint32(_E4) + np.where(follows | (high > 0), np.uint32(_FULL), self._zero)
-        index[:, :, 0] = high + follows * np.uint32(_FULL)
-        return _DIGITS.take(index).reshape(len(pieces), -1)
+    def plan(self, values: _Values) -> _Plan:
+        """How to write values of these sizes."""
+        key = (values.short, values.cents)
+        plan = self._plans.get(key)
+        if plan is None:
+            plan = self._plans[key] = _Plan(self._layout(values.short, cents=values.cents))
+        return plan
 
 
-def _checked(values: Any, limit: int, least: int = 0) -> Any:
-    if values.size and (int(values.min()) < least or int(values.max()) >= limit):
+_TEN_THOUSAND_BITS: Final = int(np.array(1e4).view("i8"))
+
+
+def _checked(values: Any, limit: int, short: list[str] | None = None, kind: str = "", small: int = _E4) -> Any:
+    """The values, if they lie in ``[0, limit)``; notes the kind as short if all are below ``small``."""
+    if not values.size:
+        return values
+    highest = int(values.max())
+    if highest >= limit or int(values.min()) < 0:
         raise _Unusual
+    if short is not None and highest < small:
+        short.append(kind)
     return values
 
 
-def _micro_words(micros: Ints) -> Words:
-    """Six decimals without trailing zeros, as two words."""
+def _split(prices: NDArray[np.float64]) -> tuple[Any, Any, bool]:
+    """Whole rupees, the rest in 1/100 (True) or 1/10,000 rupee (False)."""
+    whole = np.floor(prices)
+    for scale in (1e2, 1e4):
+        scaled = np.rint(prices * scale)
+        if (scaled / scale == prices).all():
+            return whole, scaled - whole * scale, scale == 1e2
+    raise _Unusual
+
+
+class _Plan:
+    """A layout made ready: every piece becomes one or two numbers of texts in ``_TABLE``, all in one matrix.
+
+    Its columns, in this order: numbers of one word; first and last words of numbers of two; the same of digits
+    that always follow others; fractions and microseconds; first and last words of ``high`` and ``low``.
+    """
+
+    def __init__(self, layout: Layout) -> None:
+        self.template, self.names = layout.template, layout.names
+        self._short, self._wide = layout.short, "high" not in layout.short
+        self._fraction = _CENTS if layout.cents else _DECIMALS
+        places = layout.places
+        alone = [kind for kind in ("plain", "orders", "whole") if kind in self._short]
+        pairs = [kind for kind in ("plain", "orders", "whole") if kind not in self._short]
+        one = [place for kind in (*alone, "seconds", "eras") for place in places[kind]]
+        two = [place for kind in (*pairs, *([] if self._wide else ["low"])) for place in places[kind]]
+        full = [place for kind in ("rest", "middles", "ends") for place in places[kind]]
+        rest = places["cents"] + places["decimals"]
+        large = places["high"] + places["low"] if self._wide else []
+        columns = [one, two[::2], two[1::2], full[::2], full[1::2], rest, places["micros"], large[::2], large[1::2]]
+        self._places = np.array([place for column in columns for place in column], np.intp)
+        borders = np.cumsum([0, *map(len, columns)]).tolist()
+        self._columns = [slice(start, end) for start, end in pairwise(borders)]
+        self._alone, self._pairs = alone, pairs
+
+    def fill(self, values: _Values) -> Words:
+        """The block of words of these rows, without the names."""
+        one, first, last, full_first, full_last, rest, micros, large_first, large_last = self._columns
+        count = len(values.counts)
+        index = np.empty((count, len(self._places)), np.intp)
+        seconds, pieces, fraction = _clock(values.times)
+        np.concatenate([*(getattr(values, kind) for kind in self._alone), *seconds], 1, index[:, one], casting="unsafe")
+        pairs = [getattr(values, kind) for kind in self._pairs] + ([] if self._wide else [values.counts])
+        _pairs(pairs, index[:, first], index[:, last])
+        _full(pieces, index[:, full_first], index[:, full_last])
+        np.add(values.fraction, self._fraction, out=index[:, rest], casting="unsafe")
+        index[:, micros] = fraction
+        if self._wide:
+            _large(values.counts, index[:, large_first], index[:, large_last])
+        block = np.empty((count, len(self.template)), np.uint32)
+        block[:] = self.template
+        block[:, self._places] = _TABLE.take(index)
+        return block
+
+
+def _pairs(values: Sequence[Any], first: Ints, last: Ints) -> None:
+    """Numbers below 10**8 as two texts, the first one empty where it is not needed."""
+    if not values:
+        return
+    pieces = np.concatenate(values, 1, dtype=np.uint32, casting="unsafe")
+    high = pieces // np.uint32(_E4)
+    np.add(high, _LEAD, out=first, casting="unsafe")
+    pieces -= high * np.uint32(_E4)
+    pieces += (high > 0) * np.uint32(_FULL)
+    last[:] = pieces
+
+
+def _full(pieces: Words, first: Ints, last: Ints) -> None:
+    """Eight digits as two texts with all their zeros."""
+    high = pieces // np.uint32(_E4)
+    np.add(high, _FULL, out=first, casting="unsafe")
+    pieces -= high * np.uint32(_E4)
+    np.add(pieces, _FULL, out=last, casting="unsafe")
+
+
+def _large(counts: Ints, first: Ints, last: Ints) -> None:
+    """Numbers below 10**16: first and last texts of the upper and then of the lower eight digits."""
+    size = counts.shape[1]
+    upper = counts // _E8
+    lower = counts - upper * _E8
+    for part, shown, zero, at in ((upper, False, _LEAD, slice(size)), (lower, upper > 0, 0, slice(size, None))):
+        high = part // _E4
+        first[:, at] = high + np.where(shown, _FULL, _LEAD)
+        last[:, at] = part - high * _E4 + np.where(shown | (high > 0), _FULL, zero)
+
+
+def _clock(ns: Ints) -> tuple[tuple[Ints, Ints], Words, Ints]:
+    """All times in pieces: those without leading zeros (of the timestamp, of each time), eight digits each (of the
+    timestamp, middles, ends), and the timestamp's microseconds as two texts."""
+    count = ns.shape[1]
+    pieces = np.empty((len(ns), 2 * count + 1), np.uint32)
+    upper = ns // _E8
+    eras = upper // _E8
+    pieces[:, 1 : count + 1] = upper - eras * _E8
+    pieces[:, count + 1 :] = ns - upper * _E8
+    micros = ns[:, :1] // 1000  # exchange time comes first where it is known, else received time
+    whole = micros // 10**6
+    seconds = whole // _E8
+    pieces[:, :1] = whole - seconds * _E8
+    micros -= whole * 10**6
     head = micros // 1000
     tail = micros - head * 1000
-    return np.stack((_MICRO_HEAD[head + 1000 * (tail > 0)], _MICRO_TAIL[tail]), axis=1)
+    texts = np.concatenate((head + np.where(tail > 0, _MICRO_FULL, _MICRO_HEAD), tail + _MICRO_TAIL), axis=1)
+    return (seconds, eras), pieces, texts

@@ -12,9 +12,9 @@ from typing import Any
 import attrs
 import numpy as np
 
-from marketfeed._options import parse_bytes
 from marketfeed.batches import CandleBatch, TickBatch
 from marketfeed.clock import IST, NS
+from marketfeed.config.options import parse_bytes
 
 __all__ = ["Rotation", "by_day", "rotation"]
 

@@ -6,7 +6,7 @@ as its longest text; :mod:`marketfeed.sinks.bulk` fills the rooms and deletes wh
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Final
 
 import attrs
 import msgspec
@@ -23,113 +23,146 @@ Words = NDArray[np.uint32]
 NO_EXCHANGE_TIME, NO_TRADE_TIME, NO_AVERAGE = 1 << 32, 1 << 33, 1 << 34
 """Bits of a row's pattern above its flags: fields that are absent although no group bit says so."""
 
-
-def _word(name: str, level: int = 0, size: int = 8) -> int:
-    """Place of a field in a row of 8-byte (or 4-byte) words."""
-    fields: Any = TICK.fields
-    return int(fields[name][1]) // size + level
+_WORDS: Final = {
+    "plain": 2,
+    "orders": 2,
+    "whole": 2,
+    "low": 2,
+    "high": 2,
+    "seconds": 1,
+    "rest": 2,
+    "eras": 1,
+    "middles": 2,
+    "ends": 2,
+    "cents": 1,
+    "decimals": 1,
+    "micros": 2,
+}
+"""Words that a piece of a number takes (four digits each) where the values of a batch say nothing better."""
 
 
 @attrs.define
 class Layout:
-    """A template and what goes where: lists of source words, and of places in the template for each."""
+    """A template, the places in it for each kind of piece, and the fields that the pieces come from.
 
-    words: list[bytes] = attrs.field(factory=list)
+    Kinds of pieces: ``plain`` and ``orders`` are quantities and orders of the book, ``whole`` with ``cents`` or
+    ``decimals`` a price, ``high`` and ``low`` eight digits each of a large count, ``seconds``, ``rest`` and
+    ``micros`` the timestamp, ``eras``, ``middles`` and ``ends`` a time in nanoseconds.
+    """
+
+    short: frozenset[str] = frozenset()
+    """Kinds whose values all have at most four digits in this batch, and ``high`` where all are 0."""
+    cents: bool = True
+    """All prices have at most two decimals."""
+    fields: dict[str, list[int]] = attrs.field(factory=lambda: {kind: [] for kind in _WORDS})
+    """Words of a row (8 bytes each; of ``orders`` 4 bytes) that hold the field behind each piece."""
+    places: dict[str, list[int]] = attrs.field(factory=lambda: {kind: [] for kind in _WORDS})
+    """Words of the template that hold each piece, one after another."""
     names: slice = slice(0)
-    """Where the fragment with the instrument's names goes."""
-    plain: list[int] = attrs.field(factory=list)
-    wide: list[int] = attrs.field(factory=list)
-    orders: list[int] = attrs.field(factory=list)
-    times: list[int] = attrs.field(factory=list)
-    prices: list[int] = attrs.field(factory=list)
-    timed: bool = False
-    places: dict[str, list[int]] = attrs.field(factory=dict)
-    template: Words = attrs.field(init=False)
+    """Words of the template for the instrument's names."""
+    words: list[bytes] = attrs.field(factory=list)
+
+    @property
+    def template(self) -> Words:
+        return np.frombuffer(b"".join(self.words), "u4")
 
     def text(self, text: bytes) -> None:
+        """Constant text."""
         self.words += [text[place : place + 4].ljust(4, b"\0") for place in range(0, len(text), 4)]
 
     def room(self, *kinds: str) -> None:
-        """Two words for each kind of piece (eight digits)."""
+        """Room for a piece of each kind."""
         for kind in kinds:
-            self.places.setdefault(kind, []).extend((len(self.words), len(self.words) + 1))
-            self.words += [bytes(4)] * 2
-
-    def tail(self, kind: str, count: int) -> None:
-        """A point and ``count`` words behind it."""
-        self.text(b".")
-        self.places.setdefault(kind, []).extend(range(len(self.words), len(self.words) + count))
-        self.words += [bytes(4)] * count
-
-    def integer(self, name: str, level: int = 0) -> None:
-        if name.endswith("_orders"):
-            self.orders.append(_word(name, level, 4))
-            self.room("orders")
-        elif name in ("bid_quantity", "ask_quantity"):
-            self.plain.append(_word(name, level))
-            self.room("plain")
-        else:
-            self.wide.append(_word(name))
-            self.room("high", "low")
-
-    def price(self, name: str, level: int = 0) -> None:
-        self.prices.append(_word(name, level))
-        self.room("whole")
-        self.tail("fraction", 1)
-
-    def time(self, name: str) -> None:
-        self.times.append(_word(name))
-        self.room("eras", "middles", "ends")
+            count = 1 if kind in self.short else _WORDS[kind]
+            self.places[kind] += range(len(self.words), len(self.words) + count)
+            self.words += [bytes(4)] * count
 
     def field(self, name: str, level: int = 0) -> None:
-        (self.price if name in PRICE_FIELDS else self.integer)(name, level)
+        """Room for a field."""
+        if name in PRICE_FIELDS:
+            self._price(name, level)
+        elif name.endswith("_orders"):
+            self.fields["orders"].append(_word(name, level, 4))
+            self.room("orders")
+        elif name in ("bid_quantity", "ask_quantity"):
+            self.fields["plain"].append(_word(name, level))
+            self.room("plain")
+        else:
+            self.fields["low"].append(_word(name))
+            self.count()
 
-    def finish(self) -> Layout:
-        self.template = np.frombuffer(b"".join(self.words), "u4")
-        return self
+    def count(self) -> None:
+        """Room for a large count, such as the sequence number."""
+        self.room(*(["low"] if "high" in self.short else ["high", "low"]))
+
+    def _price(self, name: str, level: int) -> None:
+        self.fields["whole"].append(_word(name, level))
+        self.room("whole")
+        if self.cents:
+            self.room("cents")  # with its point
+        else:
+            self.text(b".")
+            self.room("decimals")
+
+    def time(self, name: str) -> None:
+        """Room for UTC nanoseconds."""
+        self.fields["ends"].append(_word(name))
+        self.room("eras", "middles", "ends")
+
+    def timestamp(self) -> None:
+        """Room for seconds with six decimals."""
+        self.room("seconds", "rest")
+        self.text(b".")
+        self.room("micros")
 
 
-def layout_of(pattern: int, journal: str, feed: str, names: int) -> Layout:
+def _word(name: str, level: int = 0, size: int = 8) -> int:
+    fields: Any = TICK.fields
+    return int(fields[name][1]) // size + level
+
+
+def layout_of(pattern: int, journal: str, feed: str, names: int, short: frozenset[str], *, cents: bool) -> Layout:
     """The template of all rows with that pattern; ``names`` is the room for the instrument's names, in words."""
-    flags, encode = pattern & 0xFFFFFFFF, msgspec.json.encode
-    out = Layout()
+    encode = msgspec.json.encode
+    out = Layout(short, cents)
     out.text((b'{"journal":%s,"seq":' % encode(journal)) if journal else b'{"seq":')
-    out.room("high", "low")
+    out.count()
     out.text(b',"feed":%s,' % encode(feed))
     out.names = slice(len(out.words), len(out.words) + names)
     out.words += [bytes(4)] * names
-    if mode := mode_word(flags):
+    if mode := mode_word(pattern):
         out.text(b',"mode":%s' % encode(mode))
-    out.timed = bool(flags & Flag.EXCHANGE_TIME) and not pattern & NO_EXCHANGE_TIME
-    out.text(b',"timestamp":')
-    out.room("seconds", "rest")
-    out.tail("micro", 2)
-    if not out.timed:
-        out.text(b',"time_source":"received"')
-    for name in _times(pattern, timed=out.timed):
-        out.text(b',"%s":' % name.encode())
-        out.time(name)
+    _times(out, pattern)
     for name in FIELDS:
         if _holds(pattern, name):
             out.text(b',"%s":' % name.encode())
             out.field(name)
-    if flags & Flag.DEPTH:
+    if pattern & Flag.DEPTH:
         _depth(out)
-    if reasons := reason_words(flags):
+    if reasons := reason_words(pattern & 0xFFFFFFFF):
         out.text(b',"reasons":%s' % encode(reasons))
     out.text(b"}\n")
-    return out.finish()
-
-
-def _times(pattern: int, *, timed: bool) -> list[str]:
-    traded = pattern & Flag.TRADE_TIME and not pattern & NO_TRADE_TIME
-    return ["exchange_ns"] * timed + ["received_ns"] + ["last_trade_ns"] * bool(traded)
+    return out
 
 
 def _holds(pattern: int, name: str) -> bool:
     if name in GROUP_OF:
         return bool(pattern & GROUP_OF[name])
     return not (name == "average_price" and pattern & NO_AVERAGE)
+
+
+def _times(out: Layout, pattern: int) -> None:
+    """The timestamp and then, the one that it shows first, the times it may come from."""
+    timed = pattern & Flag.EXCHANGE_TIME and not pattern & NO_EXCHANGE_TIME
+    traded = pattern & Flag.TRADE_TIME and not pattern & NO_TRADE_TIME
+    out.text(b',"timestamp":')
+    out.timestamp()
+    if not timed:
+        out.text(b',"time_source":"received"')
+    for name, there in (("exchange_ns", timed), ("received_ns", True), ("last_trade_ns", traded)):
+        if there:
+            out.text(b',"%s":' % name.encode())
+            out.time(name)
 
 
 def _depth(out: Layout) -> None:
