@@ -6,6 +6,7 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import attrs
 import pytest
@@ -17,7 +18,7 @@ SINKS = marketfeed_sinks()
 REFERENCE = Path(__file__).resolve().parents[2] / "docs" / "reference" / "sinks.md"
 
 
-def options(cls: type[Sink]) -> list[str]:
+def options(cls: Any) -> list[str]:
     return [field.name for field in attrs.fields(cls) if field.init]
 
 

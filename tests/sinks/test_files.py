@@ -378,7 +378,7 @@ def test_kills_at_any_moment_leave_every_row_exactly_once(kind: str, tmp_path: P
     chance, total = random.Random(f"{kind} {rotate}"), 16_000
     killed = 0
     while True:
-        options = [kind, tmp_path / f"ticks.{kind}", rotate, str(killed), str(total)]
+        options = [kind, str(tmp_path / f"ticks.{kind}"), rotate, str(killed), str(total)]
         child = subprocess.Popen([sys.executable, "-c", WRITER, HERE, *options], stdout=subprocess.PIPE)
         if killed < 5:
             _kill_after(child, tmp_path, kind, chance.randint(1, 2_000_000))
