@@ -12,10 +12,7 @@ LAYERS: list[tuple[str, ...]] = [
     ("errors", "enums", "clock"),
     ("dtypes", "instruments", "batches", "_frames", "calendars"),
     ("contract", "brokers", "hookspecs"),
-    (
-        *("_discovery", "plugins", "_options", "_configfile", "_tables", "_settings", "_configbuild", "config"),
-        *("_pacing", "_requests", "http", "tokens", "masters"),
-    ),
+    ("plugins", "config", "http", "tokens", "masters"),
     ("journal",),
     ("engine",),
     ("feed", "history", "capture", "monitoring"),

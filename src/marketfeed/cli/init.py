@@ -11,7 +11,7 @@ import click
 from marketfeed.cli._output import warn
 
 if TYPE_CHECKING:
-    from marketfeed._options import Option
+    from marketfeed.config.options import Option
     from marketfeed.plugins import Plugins
 
 __all__ = ["command"]
@@ -99,7 +99,7 @@ class _Writer:
         yield from self._defaults(FeedConfig, rest)
 
     def _vendor(self) -> Iterator[str]:
-        from marketfeed._options import docs_of, options_of
+        from marketfeed.config.options import docs_of, options_of
 
         yield from ("", f"[vendors.{self.vendor.name}]{' ' * 4}# {self.vendor.title}")
         docs = docs_of(self.vendor.settings)
@@ -108,8 +108,8 @@ class _Writer:
             yield from self._option(option, docs.get(option.field.name, ""), self.vendor.name)
 
     def _sink(self, name: str, cls: type, first: bool) -> Iterator[str]:
-        from marketfeed._options import docs_of, options_of
         from marketfeed.config import SinkConfig
+        from marketfeed.config.options import docs_of, options_of
 
         yield from ("", f"[sinks.{name}]", *_comment((cls.__doc__ or "").strip().split("\n\n")[0]))
         docs = docs_of(cls)
@@ -164,7 +164,7 @@ class _Writer:
             yield f"# {option.name} = {_default(option)}"
 
     def _defaults(self, cls: type, skip: set[str]) -> Iterator[str]:
-        from marketfeed._options import docs_of, options_of
+        from marketfeed.config.options import docs_of, options_of
 
         docs = docs_of(cls)
         for option in options_of(cls).values():

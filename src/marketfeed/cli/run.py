@@ -81,9 +81,8 @@ def _with_sandboxes(config: Any, stack: ExitStack, **options: Any) -> tuple[Any,
 def _run(
     config: Any, plugins: Any, clock: Any, duration: float | None, max_ticks: int | None, drain: bool
 ) -> Exception | None:
-    from marketfeed.tokens import MemoryTokenStore
-
     from marketfeed.feed import Feed
+    from marketfeed.tokens import MemoryTokenStore
 
     tokens = MemoryTokenStore() if clock is not None else None  # sandbox tokens are worth nothing later
     feeds = [Feed.from_config(config, name, plugins=plugins, clock=clock, tokens=tokens) for name in config.feeds]

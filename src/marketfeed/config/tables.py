@@ -9,8 +9,8 @@ from typing import Any, TypeVar
 
 import attrs
 
-from marketfeed._configfile import Document
-from marketfeed._options import EnvText, Mismatch, Option, convert, near, options_of
+from marketfeed.config.file import Document
+from marketfeed.config.options import EnvText, Mismatch, Option, convert, near, options_of
 from marketfeed.errors import Problem
 
 __all__ = ["TableReader"]

@@ -14,10 +14,10 @@ from typing import Any
 
 import attrs
 
-from marketfeed._configbuild import build_config
-from marketfeed._configfile import Document, read_document, read_environ
-from marketfeed._options import options_of
-from marketfeed._settings import (
+from marketfeed.config.build import build_config
+from marketfeed.config.file import Document, read_document, read_environ
+from marketfeed.config.options import options_of
+from marketfeed.config.settings import (
     CALENDARS,
     Config,
     FeedConfig,

@@ -6,8 +6,8 @@ import tomllib
 
 import pytest
 
-from marketfeed._configfile import key_lines
-from marketfeed._options import parse_bytes
+from marketfeed.config.file import key_lines
+from marketfeed.config.options import parse_bytes
 
 NASTY = '''\
 # [not.a.section] x = 1

@@ -16,11 +16,11 @@ from urllib.parse import urlsplit
 import requests
 import tenacity
 
-from marketfeed._pacing import Pacer
-from marketfeed._requests import VerifiedSession, endpoint_of, reason_of
 from marketfeed.clock import Clock
 from marketfeed.contract import RateLimit, is_loopback
 from marketfeed.errors import LineLost, RateLimited, RequestRejected, VendorError
+from marketfeed.http.pacing import Pacer
+from marketfeed.http.session import VerifiedSession, endpoint_of, reason_of
 
 __all__ = ["HttpSession", "OnCall"]
 

@@ -1,4 +1,4 @@
-"""From raw tables to :class:`~marketfeed._settings.Config`: every problem is collected, none ends the reading."""
+"""From raw tables to :class:`~marketfeed.config.settings.Config`: every problem is collected, none ends the reading."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from typing import Any, TypeVar
 
 import attrs
 
-from marketfeed._configfile import Document
-from marketfeed._options import near, options_of
-from marketfeed._settings import (
+from marketfeed.config.file import Document
+from marketfeed.config.options import near, options_of
+from marketfeed.config.settings import (
     Config,
     FeedConfig,
     JournalConfig,
@@ -20,7 +20,7 @@ from marketfeed._settings import (
     SinkConfig,
     VendorConfig,
 )
-from marketfeed._tables import TableReader
+from marketfeed.config.tables import TableReader
 from marketfeed.errors import PluginError, PluginLoadError, Problem
 from marketfeed.plugins import EXTRAS, Plugins
 

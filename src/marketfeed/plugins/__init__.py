@@ -11,7 +11,11 @@ from typing import TYPE_CHECKING, Any, Self, TypeVar, cast
 
 import attrs
 
-from marketfeed._discovery import (
+from marketfeed.batches import CandleBatch
+from marketfeed.contract import Service, Session, Sink, Stream, Vendor, VendorSettings
+from marketfeed.errors import MarketFeedError, PluginError, PluginLoadError, PluginNotFound
+from marketfeed.instruments import InstrumentTable
+from marketfeed.plugins.discovery import (
     CORE,
     GROUP,
     BrokenPlugin,
@@ -20,10 +24,6 @@ from marketfeed._discovery import (
     load_entry_points,
     load_objects,
 )
-from marketfeed.batches import CandleBatch
-from marketfeed.contract import Service, Session, Sink, Stream, Vendor, VendorSettings
-from marketfeed.errors import MarketFeedError, PluginError, PluginLoadError, PluginNotFound
-from marketfeed.instruments import InstrumentTable
 
 if TYPE_CHECKING:
     from marketfeed.brokers import SandboxBroker, SandboxWorld

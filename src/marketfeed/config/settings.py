@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 import attrs
 
-from marketfeed._options import Mismatch, options_of, parse_bytes
+from marketfeed.config.options import Mismatch, options_of, parse_bytes
 from marketfeed.contract import Sink, VendorSettings
 from marketfeed.enums import Mode
 from marketfeed.errors import Problem

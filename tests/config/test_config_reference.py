@@ -8,12 +8,12 @@ from pathlib import Path
 
 import pytest
 
-from marketfeed._options import options_of, parse_bytes
 from marketfeed.config import FeedConfig, JournalConfig, LoggingConfig, MetricsConfig, SinkConfig, build
+from marketfeed.config.options import options_of, parse_bytes
 from marketfeed.contract import VendorSettings
 from marketfeed.plugins import Plugins
 
-PAGE = (Path(__file__).resolve().parents[1] / "docs" / "reference" / "configuration.md").read_text(encoding="utf-8")
+PAGE = (Path(__file__).resolve().parents[2] / "docs" / "reference" / "configuration.md").read_text(encoding="utf-8")
 SECTIONS = {
     "[feeds.NAME]": (FeedConfig, {"name"}),
     "[vendors.NAME]": (VendorSettings, set[str]()),

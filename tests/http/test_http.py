@@ -16,12 +16,12 @@ import requests
 from hypothesis import given
 from hypothesis import strategies as st
 
-from marketfeed._pacing import Pacer
-from marketfeed._requests import endpoint_of
 from marketfeed.clock import Clock
 from marketfeed.contract import RateLimit
 from marketfeed.errors import LineLost, MarketFeedError, RateLimited, RequestRejected
 from marketfeed.http import HttpSession
+from marketfeed.http.pacing import Pacer
+from marketfeed.http.session import endpoint_of
 
 Answer = tuple[int, dict[str, str], bytes]
 TOKEN = "s3cret-token"
