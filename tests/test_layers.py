@@ -9,7 +9,7 @@ from pathlib import Path
 SOURCE = Path(__file__).resolve().parents[1] / "src" / "marketfeed"
 
 LAYERS: list[tuple[str, ...]] = [
-    ("errors", "enums", "clock"),
+    ("errors", "enums", "clock", "totp"),
     ("dtypes", "instruments", "batches", "_frames", "calendars"),
     ("contract", "brokers", "hookspecs"),
     ("plugins", "config", "http", "tokens", "masters"),

@@ -17,7 +17,6 @@ from marketfeed_flattrade.candles import fetch_candles, read_days, read_minutes
 from marketfeed_flattrade.instruments import fetch_instruments, read_master
 from marketfeed_flattrade.rest import answer, call
 from marketfeed_flattrade.settings import FlattradeSettings
-from marketfeed_flattrade.totp import totp
 
 from marketfeed.clock import NS, ManualClock, to_ns
 from marketfeed.contract import CandleRequest, Session
@@ -26,6 +25,7 @@ from marketfeed.errors import AuthError, LineLost, RateLimited, RequestRejected,
 from marketfeed.http import HttpSession
 from marketfeed.instruments import Instrument
 from marketfeed.tokens import MemoryTokenStore
+from marketfeed.totp import totp
 
 SECRET = "JBSWY3DPEHPK3PXP"
 MORNING = to_ns("2026-08-14T08:00:00")
@@ -181,10 +181,6 @@ class TestLogin:
         with pytest.raises(AuthError, match="Wrong Password"):
             log_in(broker, http, automatic_login=True, password="pw", totp_secret=SECRET)
         assert len(broker.asked) == 2
-
-    @pytest.mark.parametrize(("at_s", "code"), [(59, "287082"), (1111111109, "081804"), (20000000000, "353130")])
-    def test_the_codes_of_the_standard(self, at_s: int, code: str) -> None:
-        assert totp("GEZD GNBV GY3T QOJQ gezdgnbvgy3tqojq", at_s) == code
 
 
 SESSION = Session(vendor="flattrade", account="FT000000", access_token="tok")

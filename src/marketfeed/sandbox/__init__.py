@@ -9,6 +9,7 @@ from __future__ import annotations
 from marketfeed.sandbox.box import READY_TOKEN, Sandbox
 from marketfeed.sandbox.child import ChildSandbox, spawn_sandbox
 from marketfeed.sandbox.log import SentFrame
-from marketfeed.sandbox.world import MAX_SPEED, totp
+from marketfeed.sandbox.world import MAX_SPEED
+from marketfeed.totp import totp
 
 __all__ = ["MAX_SPEED", "READY_TOKEN", "ChildSandbox", "Sandbox", "SentFrame", "spawn_sandbox", "totp"]

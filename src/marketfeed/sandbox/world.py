@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-import base64
-import hashlib
-import hmac
 import secrets
-import struct
 import time
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
@@ -20,8 +16,9 @@ from marketfeed.sandbox.market import Market
 from marketfeed.sandbox.recording import Recording, load_recording
 from marketfeed.sandbox.replay import ReplayMarket
 from marketfeed.sandbox.universe import Listing, from_file, listing_for, make_universe
+from marketfeed.totp import totp
 
-__all__ = ["MAX_SPEED", "Options", "World", "totp"]
+__all__ = ["MAX_SPEED", "Options", "World"]
 
 MAX_SPEED = float("inf")
 
@@ -101,18 +98,6 @@ class World:
         moments = [self.now_ns() // NS, time.time_ns() // NS]  # a phone shows the host's time
         right = {totp(self.credentials.totp_secret, now + shift) for now in moments for shift in (-30, 0, 30)}
         return code in right
-
-
-def totp(secret: str, now_s: int) -> str:
-    """The six digits that an authenticator shows: RFC 6238 with SHA-1 and steps of 30 s.
-
-    ``secret`` is base32, ``now_s`` epoch seconds.
-    """
-    padded = secret.upper() + "=" * (-len(secret) % 8)
-    digest = hmac.digest(base64.b32decode(padded), struct.pack(">Q", now_s // 30), hashlib.sha1)
-    offset = digest[-1] & 15
-    number = int.from_bytes(digest[offset : offset + 4], "big") & 0x7FFFFFFF
-    return f"{number % 1_000_000:06d}"
 
 
 def _recording(options: Options) -> Recording | None:

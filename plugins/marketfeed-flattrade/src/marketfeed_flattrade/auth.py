@@ -16,8 +16,8 @@ import msgspec
 from marketfeed.clock import IST, NS, Clock, to_ns
 from marketfeed.contract import Http, Session, TokenStore
 from marketfeed.errors import AuthError, LineLost
+from marketfeed.totp import totp
 from marketfeed_flattrade.settings import FlattradeSettings
-from marketfeed_flattrade.totp import totp
 
 __all__ = ["authenticate", "login_page", "session_end_ns"]
 

@@ -14,9 +14,9 @@ from typing import Any, Final
 from marketfeed.clock import IST, NS, Clock, to_ns
 from marketfeed.contract import Http, Session, TokenStore
 from marketfeed.errors import AuthError, RequestRejected, SessionExpired
+from marketfeed.totp import totp
 from marketfeed_mstock.rest import VERSION, answer, url
 from marketfeed_mstock.settings import MstockSettings
-from marketfeed_mstock.totp import totp
 
 __all__ = ["authenticate", "session_end_ns"]
 
