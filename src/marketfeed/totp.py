@@ -13,13 +13,13 @@ def totp(secret: str, at_s: int) -> str:
     Spaces and dashes, as authenticators print them, do not matter. Raises ``ValueError`` for text
     that is not base32, without showing it.
     """
-    import pyotp
+    from pyotp.totp import TOTP
 
     text = secret.replace(" ", "").replace("-", "").upper()
     if not text:
         raise ValueError("empty TOTP secret")
     try:
-        return pyotp.TOTP(text).at(at_s)
+        return TOTP(text).at(at_s)
     except (binascii.Error, ValueError):
         pass
     raise ValueError("the TOTP secret is not base32")  # outside the except block: the original may show it
