@@ -4,11 +4,12 @@ PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
 PLUGINS = $(foreach name,kite mstock flattrade,-e plugins/marketfeed-$(name))
 BIN = .venv/bin
 
-.PHONY: help run test slow clean
+.PHONY: help run test slow chaos clean
 help:
 	@echo "make run    a sandbox broker, and a feed that prints its ticks (Ctrl-C ends it)"
 	@echo "make test   the test suite, on this Python"
 	@echo "make slow   the long trials"
+	@echo "make chaos  seeded faults at full counts, reported as a table"
 
 run: $(BIN)/.installed
 	$(BIN)/marketfeed run examples/feed.toml --sandbox $(ARGS)
@@ -16,8 +17,8 @@ run: $(BIN)/.installed
 test: $(BIN)/tox
 	$(BIN)/tox -q -e py $(ARGS)
 
-slow: $(BIN)/tox
-	$(BIN)/tox -q -e slow $(ARGS)
+slow chaos: $(BIN)/tox
+	$(BIN)/tox -q -e $@ $(ARGS)
 
 clean:
 	rm -rf .venv .tox build dist data
