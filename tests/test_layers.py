@@ -10,7 +10,7 @@ SOURCE = Path(__file__).resolve().parents[1] / "src" / "marketfeed"
 
 LAYERS: list[tuple[str, ...]] = [
     ("errors", "enums", "clock", "totp"),
-    ("dtypes", "instruments", "batches", "_frames", "calendars"),
+    ("dtypes", "instruments", "batches", "_frames", "calendars", "data"),
     ("contract", "brokers", "hookspecs"),
     ("plugins", "config", "http", "tokens", "masters"),
     ("journal",),

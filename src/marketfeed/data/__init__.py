@@ -1,0 +1,1 @@
+"""Facts that come with the package: session times of exchanges."""
