@@ -83,3 +83,26 @@ def test_what_no_server_may_send_loses_the_line(stream: bytes) -> None:
 def test_random_bytes_never_raise_anything_but_line_lost(noise: bytes) -> None:
     with contextlib.suppress(LineLost):
         FrameReader(1000).feed(noise)
+
+
+def test_a_message_in_many_chunks_is_joined_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    looks: list[int] = []
+    cut = FrameReader._cut
+
+    def counted(reader: FrameReader, data: bytes) -> list[Message]:
+        looks.append(len(data))
+        return cut(reader, data)
+
+    monkeypatch.setattr(FrameReader, "_cut", counted)
+    stream = frame(BINARY, b"x" * 1_000_000)
+    reader = FrameReader()
+    got = [message for at in range(0, len(stream), 1000) for message in reader.feed(stream[at : at + 1000])]
+    assert got == [Message(BINARY, b"x" * 1_000_000)]
+    assert sum(looks) < 2 * len(stream)  # each byte is copied a bounded number of times
+
+
+def test_empty_fragments_without_end_hold_no_memory() -> None:
+    reader = FrameReader(10)
+    reader.feed(frame(BINARY, b"x", final=False))
+    assert reader.feed(frame(0, b"", final=False) * 100_000) == []
+    assert reader.feed(frame(0, b"y")) == [Message(BINARY, b"xy")]

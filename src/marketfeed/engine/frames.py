@@ -29,9 +29,13 @@ class FrameReader:
 
     def __init__(self, max_message_bytes: int = 16 * 2**20) -> None:
         self._limit = max_message_bytes
-        self._rest = b""
-        self._parts: list[bytes] = []
-        self._parts_opcode = 0
+        self._chunks: list[bytes] = []
+        self._held = 0
+        self._needed = 0
+        """Bytes that must be held before looking again: joining at every chunk would be quadratic."""
+        self._joined = bytearray()
+        self._joined_opcode = 0
+        """Opcode of the message whose fragments are being joined; 0 between messages."""
 
     def feed(self, chunk: bytes) -> list[Message]:
         """The messages completed by ``chunk``, in order.
@@ -39,9 +43,17 @@ class FrameReader:
         Raises ``LineLost`` for a message over the limit and for bytes that no server may send
         (reserved bits, masked frames, broken fragmentation).
         """
-        data = self._rest + chunk if self._rest else chunk
+        if self._held:
+            self._chunks.append(chunk)
+            self._held += len(chunk)
+            if self._held < self._needed:
+                return []
+            chunk = b"".join(self._chunks)
+        return self._cut(chunk)
+
+    def _cut(self, data: bytes) -> list[Message]:
         messages: list[Message] = []
-        at, end = 0, len(data)
+        at, end, needed = 0, len(data), 0
         while end - at >= 2:
             first, size = data[at], data[at + 1]
             start = at + 2
@@ -56,13 +68,15 @@ class FrameReader:
             if size > self._limit:
                 raise LineLost(f"a message of {size} bytes is over the limit of {self._limit}")
             if end - start < size:
+                needed = start + size - at
                 break
             at = start + size
-            if 0x81 <= first <= 0x82 and not self._parts:  # a whole text or binary message: nearly always
+            if 0x81 <= first <= 0x82 and not self._joined_opcode:  # a whole text or binary message: nearly always
                 messages.append(Message(first & 0x0F, data[start:at]))
             else:
                 self._odd(first, data[start:at], messages)
-        self._rest = data[at:]
+        self._held, self._needed = end - at, needed
+        self._chunks = [data[at:]] if self._held else []
         return messages
 
     def _odd(self, first: int, payload: bytes, messages: list[Message]) -> None:
@@ -75,12 +89,12 @@ class FrameReader:
                 raise LineLost(f"broken control frame (opcode {opcode})")
             messages.append(Message(opcode, payload))
             return
-        if (opcode == _CONTINUATION) != bool(self._parts) or opcode > BINARY:
+        if (opcode == _CONTINUATION) != bool(self._joined_opcode) or opcode > BINARY:
             raise LineLost(f"unexpected frame (opcode {opcode})")
-        self._parts_opcode = opcode or self._parts_opcode
-        self._parts.append(payload)
-        if sum(map(len, self._parts)) > self._limit:
+        self._joined_opcode = opcode or self._joined_opcode
+        self._joined += payload
+        if len(self._joined) > self._limit:
             raise LineLost(f"a message in fragments is over the limit of {self._limit}")
         if final:
-            messages.append(Message(self._parts_opcode, b"".join(self._parts)))
-            self._parts = []
+            messages.append(Message(self._joined_opcode, bytes(self._joined)))
+            self._joined, self._joined_opcode = bytearray(), 0
