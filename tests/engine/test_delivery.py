@@ -18,7 +18,7 @@ from marketfeed.engine.logs import get_log
 from marketfeed.engine.retry import Backoff
 from marketfeed.errors import SinkError
 from marketfeed.instruments import Instrument
-from marketfeed.journal import Journal
+from marketfeed.journal import Journal, Reader
 
 
 @attrs.define
@@ -223,3 +223,82 @@ def test_rows_flow_while_it_runs(journal: Journal) -> None:
     delivery.stop()
     thread.join(5)
     assert sink.prices == [7]
+
+
+def test_a_cursor_in_use_forbids_the_start(journal: Journal) -> None:
+    holder = journal.reader("test")
+    sink = Recorder()
+    delivery = delivery_of(journal, sink)
+    delivery.run()
+    assert "in use" in str(delivery.startup_error)
+    assert "open" not in sink.calls
+    holder.close()
+
+
+def test_the_cursor_is_made_before_the_sink_opens_so_that_a_late_one_misses_nothing(journal: Journal) -> None:
+    """A kill before the first successful open must not lose the rows of that run."""
+    append(journal, 1)
+
+    def trouble(call: str, number: int) -> None:
+        if call == "open":
+            append(journal, 2)  # comes while the sink is opening
+            raise SinkError("wrong table", retryable=False)
+
+    delivery = delivery_of(journal, Recorder(trouble))
+    delivery.open_reader = lambda: journal.reader("late", start="newest")
+    delivery.run()
+    with journal.reader("late", start="newest") as again:
+        assert again.take()["last_price"].tolist() == [2]
+
+
+def test_a_position_that_cannot_be_read_is_tried_again_without_opening_twice(journal: Journal) -> None:
+    append(journal, 1, 2, 3)
+    tries: list[int] = []
+
+    def locate(reader: Reader) -> None:
+        tries.append(1)
+        if len(tries) < 3:
+            raise SinkError("connection reset")
+        reader.seek(2)
+
+    sink = Recorder()
+    delivery = delivery_of(journal, sink, on_startup_error="retry", locate=locate)
+    deliver_all(delivery)
+    assert sink.prices == [3]
+    assert sink.calls.count("open") == 1
+    assert delivery.error == ""
+
+
+def test_rows_that_a_sink_refuses_twice_or_that_are_not_there_count_once(journal: Journal) -> None:
+    def trouble(call: str, number: int) -> None:
+        if call == "write":
+            raise SinkError("no", rejected=[1, 1, 7, -1])
+
+    append(journal, 1, 2, 3)
+    delivery = delivery_of(journal, Recorder(trouble))
+    deliver_all(delivery)
+    assert delivery.reader is not None
+    assert (delivery.reader.counts.delivered, delivery.reader.counts.dead_lettered) == (2, 1)
+
+
+def test_refusals_are_counted_by_class_and_not_by_text(journal: Journal) -> None:
+    def trouble(call: str, number: int) -> None:
+        if call == "write":
+            raise SinkError(f"row id {number} is taken", rejected=[0])
+
+    delivery = delivery_of(journal, Recorder(trouble), batch_rows=1)
+    append(journal, 1, 2, 3)
+    deliver_all(delivery)
+    assert delivery.deadletters.counts == {("refused", "SinkError"): 3}
+    assert delivery.deadletters.recent[0].error == "row id 1 is taken"
+
+
+def test_a_sink_that_exits_is_a_failed_sink_and_not_silence(journal: Journal) -> None:
+    def trouble(call: str, number: int) -> None:
+        if call == "write":
+            raise SystemExit(3)
+
+    append(journal, 1)
+    delivery = delivery_of(journal, Recorder(trouble))
+    deliver_all(delivery)
+    assert delivery.state is DeliveryState.FAILED

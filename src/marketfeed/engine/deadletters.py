@@ -14,6 +14,10 @@ from marketfeed.clock import Clock
 
 __all__ = ["DeadLetter", "DeadLetters"]
 
+_RECENT_BYTES = 4 * 2**20
+_REASONS = 200
+"""Most reasons told apart: each is a time series of the metrics, and plugins choose the words."""
+
 
 @attrs.frozen(kw_only=True)
 class DeadLetter:
@@ -22,6 +26,7 @@ class DeadLetter:
     kind: str
     """``packet``, ``row``, ``refused`` or ``callback``"""
     reason: str
+    """A code, such as ``short_packet`` or the class of the error; counted and shown as a metric"""
     at_ns: int
     feed: str
     source: str
@@ -30,6 +35,8 @@ class DeadLetter:
     """The bytes of the packet or row"""
     first_row: int | None = None
     rows: int = 1
+    error: str = ""
+    """What was said, for people"""
 
 
 class DeadLetters:
@@ -46,13 +53,23 @@ class DeadLetters:
         self._max_bytes = max_bytes
         self._bytes = path.stat().st_size if path and path.exists() else 0
         self._lock = threading.Lock()
-        self.recent: deque[DeadLetter] = deque(maxlen=1000)
+        self.recent: deque[DeadLetter] = deque()
+        """The newest letters: at most 1,000, and 4 MiB of raw bytes unless one letter alone is larger."""
+        self._recent_bytes = 0
         self.counts: Counter[tuple[str, str]] = Counter()
-        """Rows or packets by (kind, reason) since the feed started."""
+        """Rows or packets by (kind, reason) since the feed started; beyond 200 of them the reason is ``other``."""
         self.overflowed = 0
 
     def put(
-        self, kind: str, reason: str, source: str, *, raw: bytes = b"", first_row: int | None = None, rows: int = 1
+        self,
+        kind: str,
+        reason: str,
+        source: str,
+        *,
+        raw: bytes = b"",
+        first_row: int | None = None,
+        rows: int = 1,
+        error: str = "",
     ) -> None:
         """Keep one letter; ``rows`` is how many packets or rows it stands for."""
         letter = DeadLetter(
@@ -64,12 +81,20 @@ class DeadLetters:
             raw=raw,
             first_row=first_row,
             rows=rows,
+            error=error,
         )
         with self._lock:
-            self.counts[kind, reason] += rows
-            self.recent.append(letter)
+            known = (kind, reason) in self.counts or len(self.counts) < _REASONS
+            self.counts[kind, reason if known else "other"] += rows
+            self._remember(letter)
             if self._path is not None:
                 self._write(letter, self._path)
+
+    def _remember(self, letter: DeadLetter) -> None:
+        self.recent.append(letter)
+        self._recent_bytes += len(letter.raw)
+        while len(self.recent) > 1000 or (self._recent_bytes > _RECENT_BYTES and len(self.recent) > 1):
+            self._recent_bytes -= len(self.recent.popleft().raw)
 
     def _write(self, letter: DeadLetter, path: Path) -> None:
         fields: dict[str, Any] = attrs.asdict(letter)

@@ -51,7 +51,8 @@ class Delivery:
     name: str
     sink: Sink
     open_reader: Callable[[], Reader]
-    """Gives the reader at the row with which to begin; called once the sink is open."""
+    """Gives the reader at its cursor. Called before the sink is opened, so that a sink which opens late
+    misses nothing, not even over a restart."""
     clock: Clock
     deadletters: DeadLetters
     log: Log
@@ -60,6 +61,8 @@ class Delivery:
     batch_timeout_s: float = 0.0
     flush_every_s: float = 1.0
     on_startup_error: str = "fail"
+    locate: Callable[[Reader], None] = lambda reader: None
+    """Puts the reader where a sink that stores its position wants it; called once the sink is open."""
     state: DeliveryState = DeliveryState.OPENING
     error: str = ""
     retries: int = 0
@@ -84,7 +87,7 @@ class Delivery:
                 self.state = DeliveryState.DONE
         except _GivingUp:
             self.log.warning("sink stopped before it had everything", sink=self.name, error=self.error)
-        except Exception as error:
+        except BaseException as error:  # also a SystemExit, which would end the thread in silence
             self._fail(error)
         finally:
             self.opened.set()
@@ -102,22 +105,35 @@ class Delivery:
         self.stop()
 
     def _open(self) -> bool:
-        while True:
-            try:
-                self.sink.open()
-                break
-            except Exception as error:
-                retryable = not isinstance(error, SinkError) or error.retryable
-                if self.on_startup_error != "retry" or not retryable:
-                    self.startup_error = None if self.on_startup_error == "disable" else error
-                    self._fail(error)
-                    return False
-                self.opened.set()  # the feed may start: this sink catches up later
-                self._again(error)
-        self.reader = self.open_reader()
+        try:
+            reader = self.reader = self.open_reader()
+        except Exception as error:  # such as a cursor in use: trying again is not worth it
+            return self._cannot_start(error)
+        for step in (self.sink.open, lambda: self.locate(reader)):
+            if not self._start(step):
+                return False
+        if self.state is DeliveryState.RETRYING:
+            self._recovered()
         self.state = DeliveryState.DELIVERING
         self.opened.set()
         return True
+
+    def _start(self, step: Callable[[], None]) -> bool:
+        while True:
+            try:
+                step()
+                return True
+            except Exception as error:
+                retryable = not isinstance(error, SinkError) or error.retryable
+                if self.on_startup_error != "retry" or not retryable:
+                    return self._cannot_start(error)
+                self.opened.set()  # the feed may start: this sink catches up later
+                self._again(error)
+
+    def _cannot_start(self, error: Exception) -> bool:
+        self.startup_error = None if self.on_startup_error == "disable" else error
+        self._fail(error)
+        return False
 
     def _deliver(self, reader: Reader) -> None:
         self._flush_due_s = self.clock.monotonic() + self.flush_every_s
@@ -161,15 +177,18 @@ class Delivery:
 
     def _refuse(self, batch: TickBatch, error: SinkError) -> None:
         """The sink took all rows but these; they go to the dead letters."""
-        self._refused += len(error.rejected)
-        if len(error.rejected) == len(batch):
+        rejected = sorted({row for row in error.rejected if 0 <= row < len(batch)})  # a plugin may say anything
+        self._refused += len(rejected)
+        reason, text = type(error.__cause__ or error).__name__, str(error)
+        if len(rejected) == len(batch):
             raw = batch.rows.tobytes()
-            self.deadletters.put("refused", str(error), self.name, raw=raw, first_row=batch.first_row, rows=len(batch))
+            self.deadletters.put(
+                "refused", reason, self.name, raw=raw, first_row=batch.first_row, rows=len(batch), error=text
+            )
             return
-        for row in error.rejected:
+        for row in rejected:
             raw = batch.rows[row : row + 1].tobytes()
-            seq = int(batch.seq[row])
-            self.deadletters.put("refused", str(error), self.name, raw=raw, first_row=seq)
+            self.deadletters.put("refused", reason, self.name, raw=raw, first_row=batch.first_row + row, error=text)
 
     def _flush(self, reader: Reader) -> None:
         while self._unflushed:
@@ -200,7 +219,7 @@ class Delivery:
         self.state, self.error = DeliveryState.DELIVERING, ""
         self.backoff.reset()
 
-    def _fail(self, error: Exception) -> None:
+    def _fail(self, error: BaseException) -> None:
         self.state, self.error = DeliveryState.FAILED, str(error) or repr(error)
         self.log.error("sink failed", sink=self.name, error=self.error)
         self.emit("sink_failed", {"sink": self.name, "error": self.error})

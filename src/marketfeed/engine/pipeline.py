@@ -111,7 +111,8 @@ class Pipeline:
         delivery = Delivery(
             name=plan.name,
             sink=plan.sink,
-            open_reader=lambda: _reader_of(plan, self.journal),
+            open_reader=lambda: self.journal.reader(plan.name, start=plan.start),
+            locate=partial(_locate, plan.sink, self.journal),
             clock=self.clock,
             deadletters=self.deadletters,
             log=self.log,
@@ -307,16 +308,14 @@ class Pipeline:
         }
 
 
-def _reader_of(plan: SinkPlan, journal: Journal) -> Reader:
-    """The reader of a sink that is open: at the position that it stored itself, else at its cursor."""
-    reader = journal.reader(plan.name, start=plan.start)
+def _locate(sink: Sink, journal: Journal, reader: Reader) -> None:
+    """Put the reader of an open sink at the position that the sink stored itself, if it does."""
     for epoch in range(journal.epoch, 0, -1):  # a power cut raised the epoch: look for the older names, too
         name = f"{journal.id}.{epoch}"
-        row = plan.sink.position(name)
+        row = sink.position(name)
         if row is not None:
             reader.seek(journal.locate(name, row) or 0)
-            break
-    return reader
+            return
 
 
 def _renewer(account: Account, first: Session) -> Callable[[], Stream]:
