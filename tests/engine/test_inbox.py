@@ -52,3 +52,16 @@ def test_closing_frees_a_waiting_producer() -> None:
     inbox.close()
     blocked.join(5)
     assert not blocked.is_alive()
+
+
+def test_opened_wide_the_last_frames_get_in_before_the_end() -> None:
+    inbox = Inbox(1, Clock(), max_bytes=1)
+    inbox.put(0, frames(b"xx"))
+    blocked = threading.Thread(target=inbox.put, args=(0, frames(b"y")))
+    blocked.start()
+    inbox.open_wide()
+    blocked.join(5)
+    assert not blocked.is_alive()
+    inbox.close()
+    assert inbox.take() == [Delivered(0, frames(b"xx")), Delivered(0, frames(b"y"))]
+    assert inbox.take() is None

@@ -16,7 +16,7 @@ from marketfeed.engine.inbox import Inbox
 from marketfeed.engine.latest import Latest
 from marketfeed.engine.logs import get_log
 from marketfeed.engine.parsing import ParseLoop
-from marketfeed.errors import JournalError
+from marketfeed.errors import JournalError, PluginError
 from marketfeed.instruments import Instrument
 from marketfeed.journal import Journal
 
@@ -208,3 +208,53 @@ def test_a_journal_that_refuses_for_good_fails_the_feed(journal: Journal) -> Non
     finish(loop)
     assert [type(error) for error in told] == [JournalError]
     assert loop.counts.lost == 1
+
+
+def test_a_bug_fails_the_feed_loudly_and_the_thread_drains_on(journal: Journal) -> None:
+    loop = loop_on(journal)
+    told: list[Exception] = []
+    loop.fail = told.append
+
+    class Broken:
+        def __init__(self) -> None:
+            self.calls = 0
+
+        def append(self, rows: Rows) -> int:
+            self.calls += 1
+            if self.calls == 1:
+                raise ZeroDivisionError
+            return journal.append(rows)
+
+    loop.journal = Broken()  # type: ignore[assignment]
+    put(loop, 0, b"0:1 0:2 -1:9")
+    put(loop, 1, b"1:3")
+    finish(loop)  # returns: the readers are never left waiting for a dead thread
+    assert [type(error) for error in told] == [ZeroDivisionError]
+    assert prices(journal) == [3]
+    counts = loop.counts
+    assert (counts.parsed, counts.appended, counts.dead_lettered, counts.lost) == (4, 1, 1, 2)
+    assert counts.unaccounted == 0
+
+
+def test_a_parser_that_cannot_be_made_fails_the_feed(journal: Journal) -> None:
+    loop = loop_on(journal)
+    told: list[Exception] = []
+    loop.fail = told.append
+
+    def make() -> Parser:
+        raise PluginError("no parser today")
+
+    loop.make_parser = make
+    put(loop, 0, b"0:1")
+    finish(loop)
+    assert [str(error) for error in told] == ["no parser today"]
+
+
+def test_a_bad_packet_in_a_frame_that_is_not_there_does_not_end_the_thread(journal: Journal) -> None:
+    loop = loop_on(journal)
+    told: list[Exception] = []
+    loop.fail = told.append
+    loop.make_parser = lambda: lambda frames: Parsed(empty_ticks(0), [BadPacket(5, 0, "elsewhere")])
+    put(loop, 0, b"0:1")
+    finish(loop)
+    assert [type(error) for error in told] == [IndexError]

@@ -33,14 +33,14 @@ class Inbox:
         # Per connection, each list element has one writer: the producer, the consumer. No lock needed.
         self._put_bytes = [0] * connections
         self._taken_bytes = [0] * connections
-        self._closed = False
+        self._open_wide = False
         self.waits = 0
         """How often a reader had to wait for the parser."""
 
     def put(self, connection: int, frames: Sequence[Frame]) -> None:
         """Hand over frames; wait while this connection already has ``max_bytes`` waiting."""
         size = sum([len(frame.data) for frame in frames])
-        while self.waiting_bytes(connection) > self._max_bytes and not self._closed:
+        while self.waiting_bytes(connection) > self._max_bytes and not self._open_wide:
             self.waits += 1
             _pause(0.001)
         self._put_bytes[connection] += size
@@ -54,9 +54,13 @@ class Inbox:
         """Bytes of that connection put and not taken yet."""
         return self._put_bytes[connection] - self._taken_bytes[connection]
 
+    def open_wide(self) -> None:
+        """The readers are ending: let each hand over its last frames without waiting for room."""
+        self._open_wide = True
+
     def close(self) -> None:
         """No more will come: :meth:`take` returns what is left, then None."""
-        self._closed = True
+        self._open_wide = True
         self._queue.put(None)
 
     def take(self) -> list[Delivered] | None:

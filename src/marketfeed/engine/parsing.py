@@ -37,9 +37,14 @@ class ParseCounts:
     dead_lettered: int = 0
     """Rows put aside by validation."""
     lost: int = 0
-    """Rows that could not be written before the feed had to stop."""
+    """Rows that could not be written before the feed had to stop, or that a bug cost."""
     bad_packets: int = 0
     """Pieces of frames that no parser could read; they are in the dead letters, not in ``parsed``."""
+
+    @property
+    def unaccounted(self) -> int:
+        """What the law lacks: above 0 only while a batch is on its way."""
+        return self.parsed - self.appended - self.dropped - self.dead_lettered - self.lost
 
 
 @attrs.define
@@ -54,7 +59,7 @@ class ParseLoop:
     clock: Clock
     log: Log
     fail: Callable[[Exception], None]
-    """Told when the journal refuses for good."""
+    """Told when the feed cannot go on: the journal refuses for good, or there is a bug."""
     counts: ParseCounts = attrs.field(factory=ParseCounts)
     exchange_to_receive: Histogram = attrs.field(factory=Histogram)
     receive_to_journal: Histogram = attrs.field(factory=Histogram)
@@ -70,7 +75,17 @@ class ParseLoop:
                 if frames is None:
                     self._parsers.pop(connection, None)
                 else:
-                    self._accept(connection, frames)
+                    self._accept_or_fail(connection, frames)
+
+    def _accept_or_fail(self, connection: int, frames: Sequence[Frame]) -> None:
+        """A dead parse thread would let the readers wait for ever: fail the feed, keep draining."""
+        try:
+            self._accept(connection, frames)
+        except Exception as error:
+            self.log.error("the parse thread broke", connection=connection, error=repr(error))
+            self.counts.lost += self.counts.unaccounted
+            self._parsers.pop(connection, None)
+            self.fail(error)
 
     def _accept(self, connection: int, frames: Sequence[Frame]) -> None:
         parsed = self._parse(connection, frames)
