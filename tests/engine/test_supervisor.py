@@ -8,12 +8,15 @@ import pytest
 
 from marketfeed.engine.retry import Backoff
 from marketfeed.engine.supervisor import (
+    Checked,
     Close,
     Connect,
     LoggedIn,
     Login,
     Lost,
+    Market,
     Opened,
+    Resubscribe,
     Started,
     State,
     StopAsked,
@@ -108,3 +111,95 @@ def test_a_stop_closes_from_every_state(before: list[Opened | Lost]) -> None:
 def test_jitter_keeps_two_clients_out_of_step() -> None:
     first, second = Backoff(random=random.Random(1)), Backoff(random=random.Random(2))
     assert [first.next_s() for _ in range(3)] != [second.next_s() for _ in range(3)]
+
+
+def busy() -> tuple[Supervisor, float]:
+    """A line that ticked five times a second for two minutes, and the time of the last tick."""
+    supervisor = started()
+    supervisor.handle(Opened(), 0)
+    now = 0.0
+    while now < 120:
+        now += 0.2
+        supervisor.watchdog.data(now)
+        assert supervisor.handle(Checked(), now) is None
+    return supervisor, now
+
+
+def test_a_mute_line_is_asked_again_first_and_then_left() -> None:
+    supervisor, last = busy()
+    steps = []
+    for quarter in range(1, 50):
+        now = last + quarter / 4
+        supervisor.watchdog.sign(now)  # heartbeats go on
+        step = supervisor.handle(Checked(), now)
+        if step is not None:
+            steps.append((now - last, step))
+            if isinstance(step, Close):
+                break
+    (asked_s, first), (left_s, second) = steps
+    assert isinstance(first, Resubscribe)
+    assert asked_s == pytest.approx(5, abs=0.26)
+    assert isinstance(second, Close)
+    assert left_s == pytest.approx(10, abs=0.26)
+    assert isinstance(second.error, LineLost)
+
+
+def test_ticks_after_asking_again_make_it_live() -> None:
+    supervisor, last = busy()
+    supervisor.watchdog.sign(last + 5)
+    assert supervisor.handle(Checked(), last + 5) == Resubscribe()
+    assert supervisor.state is State.MUTE
+    supervisor.watchdog.data(last + 5.5)
+    assert supervisor.handle(Checked(), last + 5.6) is None
+    assert supervisor.state is State.LIVE
+
+
+def test_a_dead_line_is_left_at_once() -> None:
+    supervisor, last = busy()
+    step = supervisor.handle(Checked(), last + 5)
+    assert isinstance(step, Close)
+    assert supervisor.state is State.MUTE
+
+
+def test_an_unknown_line_is_asked_again_ever_more_rarely_and_never_left() -> None:
+    supervisor = started()
+    supervisor.handle(Opened(), 0)
+    asked = []
+    for second in range(1, 1000):
+        supervisor.watchdog.sign(second)
+        step = supervisor.handle(Checked(), second)
+        if step is not None:
+            assert step == Resubscribe()
+            asked.append(second)
+    assert asked == [30, 60, 120, 240, 480, 960]
+
+
+def test_a_line_lost_in_the_evening_is_left_until_shortly_before_the_opening() -> None:
+    supervisor = started()
+    supervisor.handle(Opened(), 0)
+    step = supervisor.handle(Lost(LineLost("bye"), Market(None, opens_in_s=60_000)), 100)
+    assert step == Wait(60_000 - 900)
+    assert supervisor.state is State.CLOSED_FOR_DAY
+
+
+def test_a_line_lost_shortly_before_the_opening_backs_off_as_usual() -> None:
+    supervisor = started()
+    step = supervisor.handle(Lost(LineLost("bye"), Market(None, opens_in_s=600)), 100)
+    assert isinstance(step, Wait)
+    assert step.seconds <= 0.5
+
+
+def test_every_transition_is_told_with_its_reason() -> None:
+    told: list[tuple[State, State, str]] = []
+    supervisor = Supervisor(changed=lambda old, new, why: told.append((old, new, why)))
+    supervisor.handle(Started(), 0)
+    supervisor.handle(Opened(), 1)
+    supervisor.handle(Lost(LineLost("cable cut")), 2)
+    supervisor.handle(StopAsked(), 3)
+    assert [(old.value, new.value) for old, new, _ in told] == [
+        ("new", "connecting"),
+        ("connecting", "live"),
+        ("live", "backing_off"),
+        ("backing_off", "closed"),
+    ]
+    assert told[2][2] == "cable cut"

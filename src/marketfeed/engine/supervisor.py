@@ -2,36 +2,45 @@
 
 ::
 
-              Started                    Opened
-    (new) -----------> CONNECTING ----------------> LIVE
-                        ^   | Lost                   | Lost
-                  Woke  |   v                        v
-                       BACKING_OFF <-----------------+
-                            | SessionExpired             LoggedIn -> CONNECTING
-                            +---------------> WAITING_FOR_LOGIN ---> FAILED (refused, or expired again at once)
+              Started                  Opened          Checked
+    (new) -----------> CONNECTING --------------> LIVE <-------> QUIET
+                        ^  | Lost                  |  ^ data        | too long
+                  Woke  |  |                       v  |             v
+                        |  |                      MUTE <------------+   (resubscribes, then reconnects)
+                        |  v                       |
+                       BACKING_OFF <---------------+--- Lost from anywhere
+                       CLOSED_FOR_DAY                   ... when the market is closed for long
+                       WAITING_FOR_LOGIN                ... on SessionExpired; LoggedIn -> CONNECTING
+                       FAILED                           ... refused, or expired again at once
 
 ``StopAsked`` leads to CLOSED from everywhere.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from enum import StrEnum
 from typing import NamedTuple
 
 import attrs
 
 from marketfeed.engine.retry import Action, Backoff, action_for
-from marketfeed.errors import RateLimited
+from marketfeed.engine.watchdog import DEAD_S, UNKNOWN_S, Verdict, Watchdog
+from marketfeed.errors import LineLost, RateLimited
 
 __all__ = [
+    "OPEN",
+    "Checked",
     "Close",
     "Connect",
     "Happening",
     "LoggedIn",
     "Login",
     "Lost",
+    "Market",
     "Next",
     "Opened",
+    "Resubscribe",
     "Started",
     "State",
     "StopAsked",
@@ -42,18 +51,38 @@ __all__ = [
 
 STABLE_S = 30.0
 """A line that stayed up this long has earned a fresh back-off."""
+_LONG_CLOSED_S = 1800.0
+"""A line lost when the market opens later than this is left alone until shortly before."""
+_EARLY_S = 900.0
+"""How long before the opening the line is tried again."""
 
 
 class State(StrEnum):
-    """Where a connection stands; also the label in ``/health``."""
+    """Where a connection stands; also the label in ``/health``, events and metrics."""
 
     NEW = "new"
     CONNECTING = "connecting"
     LIVE = "live"
+    QUIET = "quiet"
+    MUTE = "mute"
     BACKING_OFF = "backing_off"
     WAITING_FOR_LOGIN = "waiting_for_login"
+    CLOSED_FOR_DAY = "closed_for_day"
     CLOSED = "closed"
     FAILED = "failed"
+
+
+class Market(NamedTuple):
+    """The market at a moment."""
+
+    open_for_s: float | None
+    """How long it has been open; None while it is closed."""
+    opens_in_s: float = 0.0
+    """How long until it opens; 0 while it is open."""
+
+
+OPEN = Market(float("inf"))
+"""A market that never closes."""
 
 
 class Started(NamedTuple):
@@ -68,6 +97,13 @@ class Lost(NamedTuple):
     """The connection ended or could not be made."""
 
     error: Exception
+    market: Market = OPEN
+
+
+class Checked(NamedTuple):
+    """Some time went by on an open line."""
+
+    market: Market = OPEN
 
 
 class Woke(NamedTuple):
@@ -82,11 +118,15 @@ class StopAsked(NamedTuple):
     """The feed is stopping."""
 
 
-Happening = Started | Opened | Lost | Woke | LoggedIn | StopAsked
+Happening = Started | Opened | Lost | Checked | Woke | LoggedIn | StopAsked
 
 
 class Connect(NamedTuple):
     """Open the socket, then read until it ends."""
+
+
+class Resubscribe(NamedTuple):
+    """Ask for everything again on the open line."""
 
 
 class Wait(NamedTuple):
@@ -100,12 +140,16 @@ class Login(NamedTuple):
 
 
 class Close(NamedTuple):
-    """End the thread; ``error`` is why, None for a wish."""
+    """End the line; ``error`` is why, None for a wish. On an open line: hang up, then tell ``Lost``."""
 
     error: Exception | None
 
 
-Next = Connect | Wait | Login | Close
+Next = Connect | Resubscribe | Wait | Login | Close
+
+
+def _nobody(old: State, new: State, why: str) -> None:
+    """Nobody listens to transitions."""
 
 
 @attrs.define
@@ -113,43 +157,106 @@ class Supervisor:
     """One connection's mind. ``handle`` is told what happened and when, and says what to do next."""
 
     backoff: Backoff = attrs.field(factory=Backoff)
+    watchdog: Watchdog = attrs.field(factory=Watchdog)
+    changed: Callable[[State, State, str], None] = _nobody
+    """Called as ``changed(old, new, why)`` for each transition."""
     state: State = State.NEW
     opened_s: float | None = None
     """Monotonic seconds of the present connection's handshake."""
-    reconnects: int = 0
     _login_spent: bool = False
+    _asked_s: float | None = None
+    """When the subscription was last repeated because nothing came."""
+    _asked_wait_s: float = UNKNOWN_S
 
     def handle(self, what: Happening, now_s: float) -> Next | None:
         """The next step, or None to go on as before. ``now_s`` is the monotonic clock in seconds."""
         match what:
             case StopAsked():
-                return self._to(State.CLOSED, Close(None))
+                return self._to(State.CLOSED, Close(None), "stop")
             case Started() | Woke() | LoggedIn():
-                return self._to(State.CONNECTING, Connect())
+                return self._to(State.CONNECTING, Connect(), type(what).__name__.lower())
             case Opened():
                 self.opened_s = now_s
-                self.state = State.LIVE
+                self._asked_s = None
+                self._asked_wait_s = UNKNOWN_S
+                self.watchdog.opened(now_s)
+                self._enter(State.LIVE, "handshake done")
                 return None
-            case Lost(error):
-                return self._lost(error, now_s)
+            case Lost(error, market):
+                return self._lost(error, market, now_s)
+            case Checked(market):
+                return self._check(market, now_s)
 
-    def _lost(self, error: Exception, now_s: float) -> Next:
-        self.reconnects += 1
-        if self.opened_s is not None and now_s - self.opened_s >= STABLE_S:
-            self.backoff.reset()
-            self._login_spent = False
+    # --- an open line ---------------------------------------------------------------------------
+
+    def _check(self, market: Market, now_s: float) -> Next | None:
+        verdict = self.watchdog.judge(now_s, market.open_for_s)
+        silence_s = self.watchdog.silence_s(now_s, market.open_for_s)
+        match verdict:
+            case Verdict.LIVE:
+                self._asked_s = None
+                self._asked_wait_s = UNKNOWN_S
+                self._enter(State.LIVE, "ticks come")
+            case Verdict.QUIET:
+                self._enter(State.QUIET, f"no ticks for {silence_s:.0f} s")
+            case Verdict.DEAD:
+                self._enter(State.MUTE, "no sign of life")
+                return Close(LineLost(f"no sign of life for {DEAD_S:.0f} s or more"))
+            case Verdict.UNSURE:
+                return self._ask_again(now_s, silence_s)
+            case Verdict.MUTE:
+                return self._mute(now_s, silence_s)
+        return None
+
+    def _ask_again(self, now_s: float, silence_s: float) -> Next | None:
+        """Nothing is known of how often this line ticks: repeat the question, ever more rarely."""
+        self._enter(State.QUIET, f"no ticks for {silence_s:.0f} s")
+        if self._asked_s is not None and now_s - self._asked_s < self._asked_wait_s:
+            return None
+        if self._asked_s is not None:
+            self._asked_wait_s *= 2
+        self._asked_s = now_s
+        return Resubscribe()
+
+    def _mute(self, now_s: float, silence_s: float) -> Next | None:
+        if self.state is not State.MUTE:
+            self._asked_s = now_s
+            return self._to(State.MUTE, Resubscribe(), f"no ticks for {silence_s:.1f} s")
+        if self._asked_s is not None and now_s - self._asked_s < DEAD_S:
+            return None
+        return Close(LineLost(f"mute: no ticks for {silence_s:.1f} s, nor after asking again"))
+
+    # --- a line that ended ----------------------------------------------------------------------
+
+    def _lost(self, error: Exception, market: Market, now_s: float) -> Next:
+        if self.opened_s is not None:
+            self.watchdog.closed(now_s)
+            if now_s - self.opened_s >= STABLE_S:
+                self.backoff.reset()
+                self._login_spent = False
         self.opened_s = None
+        why = str(error)
         match action_for(error):
             case Action.RECONNECT:
-                return self._to(State.BACKING_OFF, Wait(self.backoff.next_s()))
+                return self._retry(0.0, market, why)
             case Action.WAIT:
-                asked = error.retry_after_s if isinstance(error, RateLimited) else 0.0
-                return self._to(State.BACKING_OFF, Wait(max(asked, self.backoff.next_s())))
+                return self._retry(error.retry_after_s if isinstance(error, RateLimited) else 0.0, market, why)
             case Action.LOGIN if not self._login_spent:
                 self._login_spent = True
-                return self._to(State.WAITING_FOR_LOGIN, Login())
-        return self._to(State.FAILED, Close(error))
+                return self._to(State.WAITING_FOR_LOGIN, Login(), why)
+        return self._to(State.FAILED, Close(error), why)
 
-    def _to(self, state: State, step: Next) -> Next:
-        self.state = state
+    def _retry(self, at_least_s: float, market: Market, why: str) -> Next:
+        if market.open_for_s is None and market.opens_in_s > _LONG_CLOSED_S:
+            self.backoff.reset()
+            return self._to(State.CLOSED_FOR_DAY, Wait(market.opens_in_s - _EARLY_S), why)
+        return self._to(State.BACKING_OFF, Wait(max(at_least_s, self.backoff.next_s())), why)
+
+    def _to(self, state: State, step: Next, why: str) -> Next:
+        self._enter(state, why)
         return step
+
+    def _enter(self, state: State, why: str) -> None:
+        if state is not self.state:
+            old, self.state = self.state, state
+            self.changed(old, state, why)
