@@ -203,3 +203,15 @@ def test_every_transition_is_told_with_its_reason() -> None:
         ("backing_off", "closed"),
     ]
     assert told[2][2] == "cable cut"
+
+
+def test_a_login_that_got_no_answer_is_tried_again_after_a_wait() -> None:
+    supervisor = started()
+    assert supervisor.handle(Lost(SessionExpired("dead token")), 1) == Login()
+    for second in range(2, 9):
+        assert isinstance(supervisor.handle(Lost(LineLost("the login page is down")), second), Wait)
+        assert supervisor.state is State.BACKING_OFF
+        assert supervisor.handle(Woke(), second) == Login()  # connecting with the dead session would be the end
+    assert supervisor.handle(LoggedIn(), 10) == Connect()
+    supervisor.handle(Lost(LineLost("gone")), 11)
+    assert supervisor.handle(Woke(), 12) == Connect()

@@ -164,6 +164,8 @@ class Supervisor:
     opened_s: float | None = None
     """Monotonic seconds of the present connection's handshake."""
     _login_spent: bool = False
+    _login_due: bool = False
+    """The login got no answer: it comes first after the wait, for the old session is dead."""
     _asked_s: float | None = None
     """When the subscription was last repeated because nothing came."""
     _asked_wait_s: float = UNKNOWN_S
@@ -173,6 +175,8 @@ class Supervisor:
         match what:
             case StopAsked():
                 return self._to(State.CLOSED, Close(None), "stop")
+            case Woke() if self._login_due:
+                return self._to(State.WAITING_FOR_LOGIN, Login(), "woke")
             case Started() | Woke() | LoggedIn():
                 return self._to(State.CONNECTING, Connect(), type(what).__name__.lower())
             case Opened():
@@ -235,6 +239,7 @@ class Supervisor:
                 self.backoff.reset()
                 self._login_spent = False
         self.opened_s = None
+        self._login_due = self.state is State.WAITING_FOR_LOGIN
         why = str(error)
         match action_for(error):
             case Action.RECONNECT:
