@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from enum import Enum
+from ipaddress import ip_address
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Protocol, runtime_checkable
 from urllib.parse import urlsplit
 
@@ -73,7 +74,12 @@ def setting(*, env: str | None = None, **options: Any) -> Any:
 
 def is_loopback(host: str | None) -> bool:
     """True for addresses that cannot leave this machine."""
-    return host in ("localhost", "::1") or (host or "").startswith("127.")
+    if host == "localhost":
+        return True
+    try:
+        return ip_address(host or "").is_loopback  # a name such as 127.0.0.1.example.com is no address
+    except ValueError:
+        return False
 
 
 def _check_url(_: object, field: attrs.Attribute[str], value: str) -> None:

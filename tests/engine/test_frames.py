@@ -89,9 +89,9 @@ def test_a_message_in_many_chunks_is_joined_once(monkeypatch: pytest.MonkeyPatch
     looks: list[int] = []
     cut = FrameReader._cut
 
-    def counted(reader: FrameReader, data: bytes) -> list[Message]:
+    def counted(reader: FrameReader, data: bytes, messages: list[Message]) -> None:
         looks.append(len(data))
-        return cut(reader, data)
+        cut(reader, data, messages)
 
     monkeypatch.setattr(FrameReader, "_cut", counted)
     stream = frame(BINARY, b"x" * 1_000_000)
@@ -106,3 +106,11 @@ def test_empty_fragments_without_end_hold_no_memory() -> None:
     reader.feed(frame(BINARY, b"x", final=False))
     assert reader.feed(frame(0, b"", final=False) * 100_000) == []
     assert reader.feed(frame(0, b"y")) == [Message(BINARY, b"xy")]
+
+
+def test_what_stands_before_damage_in_one_chunk_is_given() -> None:
+    reader = FrameReader()
+    assert reader.feed(frame(TEXT, b"good") + b"\x83\x01x") == [Message(TEXT, b"good")]
+    assert isinstance(reader.broken, LineLost)
+    with pytest.raises(LineLost):
+        reader.feed(frame(TEXT, b"after"))

@@ -36,23 +36,34 @@ class FrameReader:
         self._joined = bytearray()
         self._joined_opcode = 0
         """Opcode of the message whose fragments are being joined; 0 between messages."""
+        self.broken: LineLost | None = None
+        """What came after the messages that the latest ``feed`` gave; nothing more can be read then."""
 
     def feed(self, chunk: bytes) -> list[Message]:
         """The messages completed by ``chunk``, in order.
 
         Raises ``LineLost`` for a message over the limit and for bytes that no server may send
-        (reserved bits, masked frames, broken fragmentation).
+        (reserved bits, masked frames, broken fragmentation). Where good messages stand before it,
+        they are given and ``broken`` is set instead.
         """
+        if self.broken is not None:
+            raise self.broken
         if self._held:
             self._chunks.append(chunk)
             self._held += len(chunk)
             if self._held < self._needed:
                 return []
             chunk = b"".join(self._chunks)
-        return self._cut(chunk)
-
-    def _cut(self, data: bytes) -> list[Message]:
         messages: list[Message] = []
+        try:
+            self._cut(chunk, messages)
+        except LineLost as error:
+            self.broken = error
+            if not messages:
+                raise
+        return messages
+
+    def _cut(self, data: bytes, messages: list[Message]) -> None:
         at, end, needed = 0, len(data), 0
         while end - at >= 2:
             first, size = data[at], data[at + 1]
@@ -77,7 +88,6 @@ class FrameReader:
                 self._odd(first, data[start:at], messages)
         self._held, self._needed = end - at, needed
         self._chunks = [data[at:]] if self._held else []
-        return messages
 
     def _odd(self, first: int, payload: bytes, messages: list[Message]) -> None:
         """Control frames and fragments."""

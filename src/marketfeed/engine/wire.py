@@ -1,43 +1,49 @@
-"""One connection: a thread that opens the socket, speaks the protocol and hands frames over."""
+"""One connection: a thread that opens the line, speaks the protocol and hands frames over."""
 
 from __future__ import annotations
 
-import ssl
 import threading
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any
-from urllib.parse import urlsplit
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, Protocol
 
 import attrs
-import websocket
 
-from marketfeed.clock import Clock
-from marketfeed.contract import DATA, Emit, Frame, Handshake, KeepAlive, Send, Step, Stream, Subscription
+from marketfeed.calendars import ALWAYS, MarketCalendar
+from marketfeed.clock import NS, Clock
+from marketfeed.contract import DATA, Emit, Frame, KeepAlive, Send, Step, Stream, Subscription
 from marketfeed.engine import frames as ws
 from marketfeed.engine.inbox import Inbox
+from marketfeed.engine.line import Line, open_line
 from marketfeed.engine.logs import Log
+from marketfeed.engine.sockets import text_of
 from marketfeed.engine.supervisor import (
+    OPEN,
+    Checked,
     Close,
     Connect,
     LoggedIn,
     Login,
     Lost,
+    Market,
     Next,
     Opened,
+    Resubscribe,
     Started,
+    State,
     StopAsked,
     Supervisor,
     Wait,
     Woke,
 )
-from marketfeed.engine.supervisor import State as State
-from marketfeed.errors import LineLost, MarketFeedError, RateLimited, SessionExpired
+from marketfeed.errors import LineLost, MarketFeedError
+from marketfeed.instruments import Instrument
 
-__all__ = ["Wire", "WireCounts", "open_socket"]
+__all__ = ["LineListener", "Wire", "WireCounts"]
 
-_CHUNK_BYTES = 64 * 1024
-_TICK_S = 0.5
-"""How often an idle reader looks at its keep-alive."""
+_CHECK_S = 0.25
+"""How often an open line is judged."""
+_PING_IDLE_S = 2.0
+"""A line without a byte for this long is pinged, so that one without a sign for 5 s is surely dead."""
 _DEFAULT_KEEPALIVE = KeepAlive()
 
 
@@ -52,52 +58,26 @@ class WireCounts:
     """Data messages handed to the parser."""
     stumbles: int = 0
     """Messages at which the vendor's stream raised."""
+    resubscribes: int = 0
+    """Subscriptions repeated because nothing came."""
     last_received_ns: int = 0
+    transitions: dict[str, int] = attrs.field(factory=dict)
+    """How often each state was entered."""
 
 
-def open_socket(handshake: Handshake, *, proxy: str | None = None, timeout_s: float = 10.0) -> websocket.WebSocket:
-    """Connect and upgrade, with verified TLS.
+class LineListener(Protocol):
+    """Who wants to know from when to when a connection gave no data."""
 
-    Raises ``SessionExpired`` on 401 and 403, ``RateLimited`` on 429, ``LineLost`` on anything else. No
-    message shows the URL, which may hold a token.
-    """
-    host = urlsplit(handshake.url).hostname
-    options: dict[str, Any] = {}
-    if proxy:
-        parts = urlsplit(proxy)
-        options = {"http_proxy_host": parts.hostname, "http_proxy_port": parts.port or 80, "proxy_type": "http"}
-        if parts.username:
-            options["http_proxy_auth"] = (parts.username, parts.password or "")
-    if handshake.url.startswith("wss"):
-        options["sslopt"] = {"context": ssl.create_default_context()}
-    try:
-        return websocket.create_connection(
-            handshake.url,
-            timeout=timeout_s,
-            header=[f"{name}: {value}" for name, value in handshake.headers.items()],
-            subprotocols=list(handshake.subprotocols) or None,
-            suppress_origin=True,
-            enable_multithread=True,
-            **options,
-        )
-    except websocket.WebSocketBadStatusException as error:
-        status = error.status_code
-        if status in (401, 403):
-            raise SessionExpired(
-                f"{host} refused the connection with HTTP {status}: the token is not accepted"
-            ) from None
-        if status == 429:
-            raise RateLimited(f"{host} has too many connections of this account (HTTP 429)", 5.0) from None
-        raise LineLost(f"{host} refused the connection with HTTP {status}") from None
-    except ssl.SSLError as error:
-        raise LineLost(f"TLS with {host} failed: {error.reason or 'certificate not accepted'}") from None
-    except (OSError, websocket.WebSocketException) as error:
-        raise LineLost(f"cannot connect to {host}: {_kind(error)}") from None
+    def lost(self, connection: int, since_ns: int, cause: str) -> None:
+        """Nothing can be trusted since ``since_ns``, the receipt of the last data (UTC)."""
+
+    def resumed(self, connection: int, at_ns: int) -> None:
+        """Data come again; the first ones were received at ``at_ns`` (UTC)."""
 
 
-def _kind(error: BaseException) -> str:
-    """What went wrong, without the text of libraries that quote URLs."""
-    return (error.strerror if isinstance(error, OSError) else None) or type(error).__name__
+class _Nobody:
+    def lost(self, connection: int, since_ns: int, cause: str) -> None: ...
+    def resumed(self, connection: int, at_ns: int) -> None: ...
 
 
 @attrs.define
@@ -115,13 +95,23 @@ class Wire:
     renew: Callable[[], Stream]
     """Logs in again and gives a stream of the new session."""
     proxy: str | None = None
+    calendar: MarketCalendar = ALWAYS
+    listener: LineListener = attrs.field(factory=_Nobody)
     max_message_bytes: int = 16 * 2**20
     supervisor: Supervisor = attrs.field(factory=Supervisor)
     counts: WireCounts = attrs.field(factory=WireCounts)
     error: Exception | None = None
     """Why the wire gave up; None while it runs or after a clean stop."""
     _stopping: threading.Event = attrs.field(factory=threading.Event)
-    _socket: websocket.WebSocket | None = None
+    _line: Line | None = None
+    _subscribing: threading.Lock = attrs.field(factory=threading.Lock)
+    """Held while ``wanted`` and what the broker knows of it change together."""
+    _last_data_ns: int = 0
+    _broken: bool = False
+    """``listener.lost`` was told and ``resumed`` was not yet."""
+
+    def __attrs_post_init__(self) -> None:
+        self.supervisor.changed = self._changed
 
     def run(self) -> None:
         """The thread's loop: do what the supervisor says until it says close."""
@@ -136,16 +126,26 @@ class Wire:
     def stop(self) -> None:
         """Ask the thread to end; returns at once. Frames already read are handed over."""
         self._stopping.set()
-        socket = self._socket
-        if socket is not None and socket.sock is not None:
-            try:
-                socket.sock.shutdown(0)  # SHUT_RD: wakes the blocked reader, which then says goodbye
-            except OSError:
-                return  # it is closing already
+        line = self._line
+        if line is not None:
+            line.wake()
+
+    def change(self, add: Subscription, remove: Iterable[Instrument] = ()) -> None:
+        """Subscribe, unsubscribe or change the mode of some instruments; the others do not notice.
+
+        Any thread. On a line that is down it holds from the next connect on.
+        """
+        gone = Subscription({one: self.wanted[one] for one in remove if one in self.wanted})
+        with self._subscribing:
+            self.wanted = self.wanted + add - gone
+            if self._line is not None:
+                self._line.send(self.stream.changed(add, gone))
+
+    # --- steps ----------------------------------------------------------------------------------
 
     def _tell(self, what: Any) -> Next:
         step = self.supervisor.handle(what, self.clock.monotonic())
-        assert step is not None  # only Opened has no next step
+        assert step is not None  # only Opened and Checked may have no next step
         return step
 
     def _do(self, step: Next) -> Next:
@@ -153,80 +153,106 @@ class Wire:
             return self._tell(StopAsked())
         match step:
             case Connect():
-                return self._line()
+                return self._connect()
             case Wait(seconds):
                 stopped = self.clock.wait(self._stopping, seconds)
                 return self._tell(StopAsked() if stopped else Woke())
             case Login():
                 return self._login()
-        return step
+        raise AssertionError(f"{step} has no meaning without an open line")
 
     def _login(self) -> Next:
         try:
             self.stream = self.renew()
         except MarketFeedError as error:
-            return self._tell(Lost(error))
+            return self._tell(Lost(error, self._market()))
         return self._tell(LoggedIn())
 
-    def _line(self) -> Next:
+    def _connect(self) -> Next:
         """Connect and read until the line is lost or the feed stops."""
-        lost: Exception
+        lost: Exception = LineLost("stopped")
+        was_open = False
         try:
-            self._socket = open_socket(self.stream.handshake(), proxy=self.proxy)
-            self._converse(self._socket)
-            lost = LineLost("stopped")
+            handshake = self.stream.handshake()
+            line = open_line(handshake, proxy=self.proxy, max_message_bytes=self.max_message_bytes)
+            try:
+                self._begin(line)
+                was_open = True
+                self._converse(line)
+            finally:
+                with self._subscribing:
+                    self._line = None
+                line.close(goodbye=self._stopping.is_set())
         except MarketFeedError as error:
             lost = error
-        except (OSError, websocket.WebSocketException) as error:
-            lost = LineLost(_kind(error))
-        finally:
-            was_live = self.supervisor.state is State.LIVE
-            self._hang_up()
         if self._stopping.is_set():
             return self._tell(StopAsked())
-        step = self._tell(Lost(lost))
-        self.log.warning("connection lost", connection=self.number, error=str(lost), next=self.supervisor.state.value)
-        if was_live:
+        if was_open:
+            self._interrupted(str(lost))
             self.emit("disconnected", self.number, {"reason": str(lost)})
-        return step
+        return self._tell(Lost(lost, self._market()))
 
-    def _converse(self, socket: websocket.WebSocket) -> None:
-        line = socket.sock
-        assert line is not None  # it just connected
-        socket.settimeout(_TICK_S)
+    def _begin(self, line: Line) -> None:
+        """A new socket: a new parser, and everything subscribed again."""
         self.inbox.renewed(self.number)
-        self._send(socket, self.stream.opened(self.wanted))
+        with self._subscribing:
+            line.send(self.stream.opened(self.wanted))
+            self._line = line
         self.counts.connects += 1
         self.supervisor.handle(Opened(), self.clock.monotonic())
-        self.log.info("connected", connection=self.number, instruments=len(self.wanted))
         self.emit("connected", self.number, {"instruments": len(self.wanted)})
-        keepalive = self.stream.keepalive() or _DEFAULT_KEEPALIVE
-        reader = ws.FrameReader(self.max_message_bytes)
-        heard = kept = self.clock.monotonic()
-        while not self._stopping.is_set():
-            try:
-                chunk = line.recv(_CHUNK_BYTES)
-            except (TimeoutError, ssl.SSLWantReadError):
-                chunk = None
-            now = self.clock.monotonic()
-            if chunk:
-                heard = now
-                self._take(socket, reader.feed(chunk), len(chunk))
-            elif chunk is not None and not self._stopping.is_set():
-                raise LineLost("the broker closed the connection without a word")
-            if now - heard > keepalive.dead_after_s:
-                raise LineLost(f"nothing heard for {now - heard:.1f} s")
-            if now - kept >= keepalive.period_s:
-                kept = now
-                self._keep_alive(socket, keepalive)
 
-    def _take(self, socket: websocket.WebSocket, messages: Sequence[ws.Message], size: int) -> None:
+    def _converse(self, line: Line) -> None:
+        keepalive = self.stream.keepalive() or _DEFAULT_KEEPALIVE
+        watchdog = self.supervisor.watchdog
+        watchdog.dead_after_s = keepalive.dead_after_s
+        heard = kept = checked = self.clock.monotonic()
+        while not self._stopping.is_set():
+            messages, size = line.receive()
+            now = self.clock.monotonic()
+            if size:
+                heard = now
+                watchdog.sign(now)
+                self._take(line, messages, size, now)
+            if now - checked >= _CHECK_S:
+                checked = now
+                self._check(line)
+                if now - kept >= (keepalive.period_s if keepalive.text or now - heard < _PING_IDLE_S else _PING_IDLE_S):
+                    kept = now
+                    self._keep_alive(line, keepalive)
+
+    def _check(self, line: Line) -> None:
+        match self.supervisor.handle(Checked(self._market()), self.clock.monotonic()):
+            case Resubscribe():
+                self.counts.resubscribes += 1
+                with self._subscribing:
+                    line.send(self.stream.changed(self.wanted, Subscription()))
+            case Close(error):
+                raise error or LineLost("closed")
+
+    def _market(self) -> Market:
+        if self.calendar is ALWAYS:
+            return OPEN
+        now_ns = self.clock.wall_ns()
+        opens_ns = self.calendar.next_open(now_ns)
+        if opens_ns <= now_ns:
+            return Market((now_ns - opens_ns) / NS)
+        return Market(None, (opens_ns - now_ns) / NS)
+
+    @staticmethod
+    def _keep_alive(line: Line, keepalive: KeepAlive) -> None:
+        if keepalive.text is not None:
+            line.send([keepalive.text])
+        line.ping()
+
+    # --- messages -------------------------------------------------------------------------------
+
+    def _take(self, line: Line, messages: Sequence[ws.Message], size: int, now_s: float) -> None:
         """Stamp the messages of one chunk, answer the protocol, hand the data over."""
         received_ns = self.clock.wall_ns()
         counts = self.counts
         counts.bytes += size
         counts.messages += len(messages)
-        counts.last_received_ns = received_ns
         received = self.stream.received
         frames: list[Frame] = []
         try:
@@ -236,18 +262,26 @@ class Wire:
                 elif opcode == ws.TEXT:
                     step = self._ask(received, data.decode("utf-8", "replace"))
                 else:
-                    self._control(socket, opcode, data)
+                    self._control(line, opcode, data)
                     continue
                 if step is DATA:
                     frames.append(Frame(data, received_ns))
                 elif isinstance(step, Send):
-                    self._send(socket, step.messages)
+                    line.send(step.messages)
                 elif isinstance(step, Emit):
                     self.emit(step.kind, self.number, step.data)
         finally:  # also when the last message ended the line: what came before it is data
             if frames:
-                counts.frames += len(frames)
-                self.inbox.put(self.number, frames)
+                self._hand_over(frames, received_ns, now_s)
+
+    def _hand_over(self, frames: Sequence[Frame], received_ns: int, now_s: float) -> None:
+        self.counts.frames += len(frames)
+        self.counts.last_received_ns = self._last_data_ns = received_ns
+        self.supervisor.watchdog.data(now_s)
+        if self._broken:
+            self._broken = False
+            self.listener.resumed(self.number, received_ns)
+        self.inbox.put(self.number, frames)
 
     def _ask(self, received: Callable[[str | bytes], Step], data: str | bytes) -> Step | None:
         try:
@@ -256,39 +290,32 @@ class Wire:
             raise
         except Exception as error:  # a vendor's bug at one message must not cost the line
             self.counts.stumbles += 1
-            self.log.error("the stream stumbled over a message", connection=self.number, error=repr(error))
+            self.log.error("the stream stumbled over a message", connection=self.number, error=text_of(error))
             return None
 
-    def _control(self, socket: websocket.WebSocket, opcode: int, data: bytes) -> None:
+    @staticmethod
+    def _control(line: Line, opcode: int, data: bytes) -> None:
         if opcode == ws.PING:
-            socket.pong(data)
+            line.pong(data)
         elif opcode == ws.CLOSE:
             code = int.from_bytes(data[:2], "big") if len(data) >= 2 else 1005
             reason = data[2:].decode("utf-8", "replace")
             raise LineLost(f"closed by the broker with code {code}" + (f" ({reason})" if reason else ""))
 
-    def _keep_alive(self, socket: websocket.WebSocket, keepalive: KeepAlive) -> None:
-        if keepalive.text is None:
-            socket.ping()
-        else:
-            socket.send(keepalive.text)
+    # --- telling --------------------------------------------------------------------------------
 
-    @staticmethod
-    def _send(socket: websocket.WebSocket, messages: Sequence[str | bytes]) -> None:
-        for message in messages:
-            if isinstance(message, str):
-                socket.send(message)
-            else:
-                socket.send_binary(message)
+    def _changed(self, old: State, new: State, why: str) -> None:
+        """Each transition is an event, a log line and a number."""
+        self.counts.transitions[new.value] = self.counts.transitions.get(new.value, 0) + 1
+        usual = new in (State.CONNECTING, State.LIVE, State.QUIET, State.CLOSED, State.CLOSED_FOR_DAY)
+        (self.log.info if usual else self.log.warning)(
+            "line", connection=self.number, was=old.value, now=new.value, why=why
+        )
+        self.emit("line", self.number, {"was": old.value, "now": new.value, "why": why})
+        if new is State.MUTE:
+            self._interrupted(why)
 
-    def _hang_up(self) -> None:
-        socket, self._socket = self._socket, None
-        if socket is None:
-            return
-        try:
-            if self._stopping.is_set() and socket.connected:
-                socket.send_close()
-        except (OSError, websocket.WebSocketException):
-            self.log.debug("the goodbye did not get through", connection=self.number)
-        if socket.sock is not None:
-            socket.sock.close()  # without waiting for the other side's goodbye
+    def _interrupted(self, cause: str) -> None:
+        if not self._broken:
+            self._broken = True
+            self.listener.lost(self.number, self._last_data_ns or self.clock.wall_ns(), cause)
