@@ -7,6 +7,7 @@ import ipaddress
 import socket
 import ssl
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -165,8 +166,9 @@ def certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
     name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "a test")])
     now = datetime.datetime.now(datetime.UTC)
     host = x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address("127.0.0.1"))])
-    builder = x509.CertificateBuilder(name, name, key.public_key(), x509.random_serial_number(), now, now)
-    builder = builder.not_valid_before(now - datetime.timedelta(1)).not_valid_after(now + datetime.timedelta(1))
+    day = datetime.timedelta(days=1)
+    serial = x509.random_serial_number()
+    builder = x509.CertificateBuilder(name, name, key.public_key(), serial, now - day, now + day)
     signed = builder.add_extension(host, critical=False).sign(key, hashes.SHA256())
     path = tmp_path_factory.mktemp("tls") / "both.pem"
     private = key.private_bytes(
@@ -183,13 +185,13 @@ def context_of(certificate: Path) -> ssl.SSLContext:
 
 
 def test_a_self_signed_certificate_is_refused(certificate: Path) -> None:
-    with server(upgrade, context_of(certificate)) as port, pytest.raises(LineLost, match="TLS .* failed"):
+    with server(upgrade, context_of(certificate)) as port, pytest.raises(LineLost, match=r"TLS .* failed"):
         open_socket(handshake(port, "wss"))
 
 
 def test_a_certificate_for_another_host_is_refused(certificate: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SSL_CERT_FILE", str(certificate))
-    with server(upgrade, context_of(certificate)) as port, pytest.raises(LineLost, match="TLS .* failed"):
+    with server(upgrade, context_of(certificate)) as port, pytest.raises(LineLost, match=r"TLS .* failed"):
         open_socket(handshake(port, "wss", "localhost"))
 
 
@@ -223,7 +225,7 @@ def test_a_stop_says_goodbye_inside_tls_and_takes_nothing_undecoded(
         thread.join(5)
         assert not thread.is_alive()
         assert ended.wait(5)
-    assert goodbye and goodbye[-1][:1] == b"\x88"  # a close frame that the server could decrypt
+    assert goodbye[-1][:1] == b"\x88"  # a close frame that the server could decrypt
     assert wire.error is None
 
 
@@ -319,3 +321,24 @@ def test_data_before_damage_in_one_chunk_is_handed_over() -> None:
         wire.stop()
         thread.join(5)
     assert [frame.data for frame in frames] == [b"tick"]
+
+
+def test_a_long_subscription_may_leave_slowly() -> None:
+    taken: list[int] = []
+
+    def talk(line: socket.socket) -> None:
+        line.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        upgrade(line)
+        time.sleep(0.5)  # longer than the reader's looks at the line
+        while piece := line.recv(65536):
+            taken.append(len(piece))
+
+    with server(talk) as port:
+        opened = open_socket(handshake(port))
+        opened.settimeout(0.05)
+        opened.send("x" * 8_000_000)
+        opened.shutdown()
+        end = time.monotonic() + 5
+        while sum(taken) < 8_000_000 and time.monotonic() < end:
+            time.sleep(0.01)
+    assert sum(taken) >= 8_000_000

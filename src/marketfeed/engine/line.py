@@ -6,6 +6,7 @@ websocket-client does the sending; reading is our own (:mod:`marketfeed.engine.f
 from __future__ import annotations
 
 import contextlib
+import socket
 import ssl
 from collections.abc import Iterator, Sequence
 
@@ -26,12 +27,12 @@ READ_S = 0.25
 class Line:
     """One connection. ``receive`` belongs to its reader thread; ``send`` and ``wake`` to any."""
 
-    def __init__(self, socket: websocket.WebSocket, max_message_bytes: int) -> None:
-        assert socket.sock is not None  # it just connected
-        self._socket = socket
-        self._raw = socket.sock
+    def __init__(self, opened: websocket.WebSocket, max_message_bytes: int) -> None:
+        assert opened.sock is not None  # it just connected
+        self._socket = opened
+        self._raw = opened.sock
         self._reader = FrameReader(max_message_bytes)
-        socket.settimeout(READ_S)
+        opened.settimeout(READ_S)
 
     def receive(self) -> tuple[Sequence[Message], int]:
         """What came within :data:`READ_S`: whole messages, and the number of bytes (0 = nothing).
@@ -77,9 +78,14 @@ class Line:
             raise LineLost(f"cannot send: {kind_of(error)}") from None
 
     def wake(self) -> None:
-        """End a :meth:`receive` that waits; it raises ``LineLost``. Any thread."""
-        with contextlib.suppress(OSError):  # it is closing already
-            self._raw.shutdown(0)  # SHUT_RD
+        """End a :meth:`receive` that waits; it raises ``LineLost``. Any thread.
+
+        Under TLS it returns after :data:`READ_S`: shutting the socket down there would break the
+        encryption, for what is still to be read and for the goodbye.
+        """
+        if not isinstance(self._raw, ssl.SSLSocket):
+            with contextlib.suppress(OSError):  # it is closing already
+                self._raw.shutdown(socket.SHUT_RD)
 
     def close(self, *, goodbye: bool) -> None:
         """Let the socket go, after a close frame if wished; does not wait for the other side's."""

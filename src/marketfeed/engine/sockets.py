@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ssl
+from time import monotonic
 from typing import Any
 from urllib.parse import SplitResult, unquote, urlsplit
 from urllib.request import getproxies, proxy_bypass
@@ -13,6 +14,25 @@ from marketfeed.contract import Handshake, is_loopback
 from marketfeed.errors import LineLost, MarketFeedError, RateLimited, RequestRejected, SessionExpired, VendorError
 
 __all__ = ["kind_of", "open_socket", "text_of"]
+
+_SEND_S = 10.0
+"""How long a piece of a message may take to leave: a long subscription over a slow line takes a while."""
+
+_DIRECTLY = {"http_proxy_host": "none", "http_proxy_port": 1, "http_no_proxy": ["*"]}
+"""Without the name of a proxy, websocket-client would look for one by itself, also for this machine."""
+
+
+class _PatientSocket(websocket.WebSocket):
+    """Sends with a time limit of its own: the socket's is as short as the reader's looks at the line."""
+
+    def _send(self, data: str | bytes) -> int:
+        end = monotonic() + _SEND_S
+        while True:
+            try:
+                return int(super()._send(data))
+            except websocket.WebSocketTimeoutException:
+                if monotonic() >= end:
+                    raise
 
 
 def open_socket(handshake: Handshake, *, proxy: str | None = None, timeout_s: float = 10.0) -> websocket.WebSocket:
@@ -29,6 +49,7 @@ def open_socket(handshake: Handshake, *, proxy: str | None = None, timeout_s: fl
         options = _options(parts, proxy)
         return websocket.create_connection(
             handshake.url,
+            class_=_PatientSocket,
             timeout=timeout_s,
             header=[f"{name}: {value}" for name, value in handshake.headers.items()],
             subprotocols=list(handshake.subprotocols) or None,
@@ -59,7 +80,7 @@ def _options(parts: SplitResult, proxy: str | None) -> dict[str, Any]:
         proxy = proxy or (None if proxy_bypass(host) else getproxies().get("https"))
         if proxy:
             return options | _through(urlsplit(proxy if "://" in proxy else f"http://{proxy}"))
-    return options | {"http_no_proxy": ["*"]}  # or the library would look for a proxy by itself
+    return options | _DIRECTLY
 
 
 def _through(proxy: SplitResult) -> dict[str, Any]:
