@@ -289,6 +289,8 @@ class Frame(NamedTuple):
     data: bytes
     received_ns: int
     """UTC nanoseconds, stamped by the reader thread."""
+    text: bool = False
+    """True for a text message; parsers need not look, the bytes are the same."""
 
 
 class BadPacket(NamedTuple):

@@ -15,7 +15,7 @@ import attrs
 from marketfeed import config as configuration
 from marketfeed.batches import CandleBatch, Tick, TickBatch
 from marketfeed.clock import Clock
-from marketfeed.config import Config, FeedConfig, JournalConfig, VendorConfig
+from marketfeed.config import CaptureConfig, Config, FeedConfig, JournalConfig, VendorConfig
 from marketfeed.contract import Event, Sink, Subscription, TokenStore
 from marketfeed.engine.account import Account
 from marketfeed.engine.deadletters import DeadLetters
@@ -25,6 +25,7 @@ from marketfeed.engine.metrics import ApiCalls
 from marketfeed.engine.pipeline import Pipeline, SinkPlan
 from marketfeed.engine.summary import Summary
 from marketfeed.errors import ConfigError, MarketFeedError, Problem, SinkError
+from marketfeed.framelog import FrameLog
 from marketfeed.http import HttpSession
 from marketfeed.instruments import Instrument, TokenMap
 from marketfeed.journal import Journal, Reader, ticks_folder
@@ -50,8 +51,8 @@ class Feed:
 
     ``sinks`` are names of installed sinks (with their default options) or :class:`Sink` objects.
     ``journal`` is a folder for a journal on disk that survives this process; without it the journal
-    lives in memory (128 MB, the oldest rows go first). Nothing is global: a process may hold many
-    feeds, also with the same vendor and different settings.
+    lives in memory (128 MB, the oldest rows go first). ``capture`` is a folder for the raw frames.
+    Nothing is global: a process may hold many feeds, also with the same vendor and different settings.
 
     Raises :class:`~marketfeed.errors.ConfigError` with every problem at once.
     """
@@ -65,6 +66,7 @@ class Feed:
         settings: Mapping[str, Any] | None = None,
         sinks: Iterable[str | Sink] = (),
         journal: str | Path | None = None,
+        capture: str | Path | None = None,
         name: str = "main",
         on_error: str = "continue",
         stop_timeout_s: float = 10.0,
@@ -88,6 +90,7 @@ class Feed:
                 },
                 "vendors": {vendor: dict(settings or {})},
                 "journal": {"kind": "memory"} if journal is None else {"kind": "disk", "folder": str(journal)},
+                "capture": {} if capture is None else {"folder": str(capture)},
             },
             plugins,
             environ,
@@ -129,6 +132,7 @@ class Feed:
         self._config: FeedConfig = config.feeds[name]
         self._vendor: VendorConfig = config.vendors[self._config.vendor]
         self._journal_config: JournalConfig = config.journal
+        self._capture_config: CaptureConfig = config.capture
         self._on_error = on_error
         self._log = get_log(feed=name)
         self._listeners: list[Callable[[Event], None]] = [plugins.notify]
@@ -185,6 +189,7 @@ class Feed:
                 tokens,
                 connections=info.connections_per_account,
                 per_connection=info.instruments_per_connection,
+                capture=self._capture(pipeline, tokens),
             )
         except BaseException:
             self.stop()
@@ -282,6 +287,26 @@ class Feed:
             keep_bytes=plan.keep_bytes,
             max_bytes=plan.max_bytes,
             when_full=plan.when_full,
+        )
+
+    def _capture(self, pipeline: Pipeline, tokens: TokenMap) -> FrameLog | None:
+        plan = self._capture_config
+        if plan.folder is None:
+            return None
+        return FrameLog(
+            plan.folder,
+            feed=self.name,
+            vendor=self._vendor.type,
+            label=self._vendor.name,
+            mode=self._config.mode.word,
+            settings=self._vendor.settings,
+            tokens=tokens,
+            instruments=pipeline.journal.instruments,
+            clock=self.clock,
+            log=self._log,
+            rotate_bytes=plan.rotate,
+            keep_bytes=plan.keep_bytes,
+            emit=lambda kind, data: pipeline.events.put(kind, None, data),
         )
 
     # --- consuming ------------------------------------------------------------------------------

@@ -146,6 +146,11 @@ class TokenMap(Mapping[str, int]):
     def __len__(self) -> int:
         return len(self._numbers)
 
+    @property
+    def present(self) -> Mapping[str, int]:
+        """The map as it is now, which never changes: a new object once tokens were added."""
+        return self._numbers
+
     def add(self, numbers: Mapping[str, int]) -> None:
         """Add tokens. A reader on another thread sees the old or the new map, never a mix."""
         self._numbers = {**self._numbers, **numbers}

@@ -41,6 +41,7 @@ class FeedCollector(Collector):
         yield from self._counters_of_parsing()
         yield from self._connections()
         yield from self._journal()
+        yield from self._captures()
         yield from self._sinks()
         yield from self._api()
         yield from self._latencies()
@@ -102,6 +103,24 @@ class FeedCollector(Collector):
             for name, value in feed.jobs.items():
                 job.add_metric((feed.name, name), value)
         yield from (committed, oldest, job)
+
+    def _captures(self) -> Iterator[Metric]:
+        frames = CounterMetricFamily("marketfeed_capture_frames", "Frames written to capture files", labels=_FEED)
+        size = CounterMetricFamily("marketfeed_capture_bytes", "Bytes written to capture files", labels=_FEED)
+        dropped = CounterMetricFamily(
+            "marketfeed_capture_dropped", "Frames missing in the capture", labels=("feed", "reason")
+        )
+        removed = CounterMetricFamily("marketfeed_capture_files_removed", "Old capture files removed", labels=_FEED)
+        for feed, pipeline in self._running():
+            if pipeline.capture is None:
+                continue
+            counts = pipeline.capture.counts
+            frames.add_metric((feed.name,), counts.written)
+            size.add_metric((feed.name,), counts.stored_bytes)
+            removed.add_metric((feed.name,), counts.files_removed)
+            for reason in ("queue", "disk", "bug"):
+                dropped.add_metric((feed.name, reason), counts.dropped[reason])
+        yield from (frames, size, dropped, removed)
 
     def _sinks(self) -> Iterator[Metric]:
         lag = GaugeMetricFamily("marketfeed_sink_lag_rows", "Rows in the journal and not delivered", labels=_SINK)

@@ -19,6 +19,7 @@ from marketfeed.config.file import Document, read_document, read_environ
 from marketfeed.config.options import options_of
 from marketfeed.config.settings import (
     CALENDARS,
+    CaptureConfig,
     Config,
     FeedConfig,
     JournalConfig,
@@ -32,6 +33,7 @@ from marketfeed.plugins import Plugins
 
 __all__ = [
     "CALENDARS",
+    "CaptureConfig",
     "Config",
     "FeedConfig",
     "JournalConfig",
@@ -85,6 +87,7 @@ def redacted(config: Config) -> dict[str, Any]:
         "vendors": {name: {"type": one.type, **_plain(one.settings)} for name, one in config.vendors.items()},
         "sinks": {name: _sink(one) for name, one in config.sinks.items()},
         "journal": _plain(config.journal),
+        "capture": _plain(config.capture),
         "metrics": _plain(config.metrics),
         "log": _plain(config.log),
     }

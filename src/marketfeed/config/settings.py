@@ -19,6 +19,7 @@ from marketfeed.plugins import VendorPlugin
 
 __all__ = [
     "CALENDARS",
+    "CaptureConfig",
     "Config",
     "FeedConfig",
     "JournalConfig",
@@ -151,6 +152,18 @@ class JournalConfig:
 
 
 @attrs.frozen(kw_only=True)
+class CaptureConfig:
+    """``[capture]``: the raw frames of each connection, kept as they came."""
+
+    folder: Path | None = None
+    """Each feed gets a folder in it; without it nothing is captured"""
+    rotate: int = attrs.field(default=256_000_000, converter=parse_bytes, validator=_at_least(64_000))
+    """Size at which the next file begins; it begins with each day in any case"""
+    keep_bytes: int = attrs.field(default=20_000_000_000, converter=parse_bytes, validator=_at_least(1_000_000))
+    """How much to keep of each feed; beyond it the oldest files are removed"""
+
+
+@attrs.frozen(kw_only=True)
 class MetricsConfig:
     """``[metrics]``: the page that Prometheus reads, with the health answers beside it."""
 
@@ -178,6 +191,7 @@ class Config:
     vendors: Mapping[str, VendorConfig]
     sinks: Mapping[str, SinkConfig]
     journal: JournalConfig = attrs.field(factory=JournalConfig)
+    capture: CaptureConfig = attrs.field(factory=CaptureConfig)
     metrics: MetricsConfig = attrs.field(factory=MetricsConfig)
     log: LoggingConfig = attrs.field(factory=LoggingConfig)
     warnings: tuple[Problem, ...] = ()

@@ -17,6 +17,7 @@ from marketfeed.engine.logs import Log
 from marketfeed.engine.metrics import Histogram
 from marketfeed.engine.validation import validate
 from marketfeed.errors import JournalError
+from marketfeed.framelog import FrameLog
 from marketfeed.journal import Journal
 
 __all__ = ["ParseCounts", "ParseLoop"]
@@ -63,6 +64,8 @@ class ParseLoop:
     counts: ParseCounts = attrs.field(factory=ParseCounts)
     exchange_to_receive: Histogram = attrs.field(factory=Histogram)
     receive_to_journal: Histogram = attrs.field(factory=Histogram)
+    capture: FrameLog | None = None
+    """Keeps the frames as they came, before anything is made of them."""
     stuck: str = ""
     """Why appending waits, such as a full disk; empty when it does not."""
     stopping: threading.Event = attrs.field(factory=threading.Event)
@@ -74,7 +77,11 @@ class ParseLoop:
             for connection, frames in _by_connection(items):
                 if frames is None:
                     self._parsers.pop(connection, None)
+                    if self.capture is not None:
+                        self.capture.renewed(connection)
                 else:
+                    if self.capture is not None:
+                        self.capture.put(connection, frames)
                     self._accept_or_fail(connection, frames)
 
     def _accept_or_fail(self, connection: int, frames: Sequence[Frame]) -> None:

@@ -14,7 +14,7 @@ from typing import Any
 import attrs
 
 from marketfeed.clock import Clock
-from marketfeed.contract import Session, Sink, Stream, Subscription
+from marketfeed.contract import Parser, Session, Sink, Stream, Subscription
 from marketfeed.engine.account import Account
 from marketfeed.engine.deadletters import DeadLetters
 from marketfeed.engine.delivery import Delivery, DeliveryState
@@ -27,6 +27,7 @@ from marketfeed.engine.summary import SinkSummary, Summary
 from marketfeed.engine.supervisor import State
 from marketfeed.engine.wire import Wire
 from marketfeed.errors import MarketFeedError
+from marketfeed.framelog import FrameLog
 from marketfeed.instruments import TokenMap
 from marketfeed.journal import Journal, Reader
 from marketfeed.journal.base import Start
@@ -93,6 +94,7 @@ class Pipeline:
         self.wires: list[Wire] = []
         self.deliveries: list[Delivery] = []
         self.parse: ParseLoop | None = None
+        self.capture: FrameLog | None = None
         self.error: Exception | None = None
         self.finished = threading.Event()
         """Set when the feed cannot go on by itself, or was stopped."""
@@ -137,23 +139,23 @@ class Pipeline:
                 ) from delivery.startup_error
 
     def connect(
-        self, account: Account, wanted: Subscription, tokens: TokenMap, *, connections: int, per_connection: int
+        self,
+        account: Account,
+        wanted: Subscription,
+        tokens: TokenMap,
+        *,
+        connections: int,
+        per_connection: int,
+        capture: FrameLog | None = None,
     ) -> None:
-        """Start the parse thread and the connections."""
+        """Start the parse thread and the connections; with ``capture``, what they receive is kept as it came."""
         parts = spread(wanted, per_connection, connections)
         session = account.session()
-        inbox = self._inbox = Inbox(len(parts), self.clock)
-        self.parse = ParseLoop(
-            inbox=inbox,
-            make_parser=lambda: account.parser(tokens),
-            journal=self.journal,
-            deadletters=self.deadletters,
-            latest=self.latest,
-            clock=self.clock,
-            log=self.log,
-            fail=self.fail,
-        )
-        self._thread("parse", self.parse.run)
+        inbox = Inbox(len(parts), self.clock)
+        if capture is not None:
+            self.capture = capture
+            self._thread("capture", capture.run)
+        self.start_parsing(inbox, lambda: account.parser(tokens))
         for number, part in enumerate(parts):
             self.wires.append(
                 Wire(
@@ -171,6 +173,22 @@ class Pipeline:
         self._running_wires = len(self.wires)
         for wire in self.wires:
             self._thread(f"wire-{wire.number}", partial(self._run_wire, wire))
+
+    def start_parsing(self, inbox: Inbox, make_parser: Callable[[], Parser]) -> None:
+        """Start the parse thread on frames of connections, or of a capture."""
+        self._inbox = inbox
+        self.parse = ParseLoop(
+            inbox=inbox,
+            make_parser=make_parser,
+            journal=self.journal,
+            deadletters=self.deadletters,
+            latest=self.latest,
+            clock=self.clock,
+            log=self.log,
+            fail=self.fail,
+            capture=self.capture,
+        )
+        self._thread("parse", self.parse.run)
 
     def _run_wire(self, wire: Wire) -> None:
         try:
@@ -208,12 +226,15 @@ class Pipeline:
             self._join("parse", deadline)
             self.parse.stopping.set()  # a full disk does not hold up the end
             self._join("parse", deadline + _GRACE_S)
+        if self.capture is not None:
+            self.capture.close()  # it writes what it has while the sinks end
         for delivery in self.deliveries:
             delivery.stop()
         self._join("sink-", deadline)
         for delivery in self.deliveries:
             delivery.abandon()
         self._join("sink-", deadline + _GRACE_S)
+        self._join("capture", deadline + _GRACE_S)
         self.events.put("stopped")
         self.events.close()
         self._join("events", deadline + _GRACE_S)
@@ -266,6 +287,12 @@ class Pipeline:
             error=delivery.error,
         )
 
+    def _capture_status(self) -> dict[str, Any] | None:
+        capture = self.capture
+        if capture is None:
+            return None
+        return {"folder": str(capture.folder), **attrs.asdict(capture.counts), "error": capture.error or None}
+
     @property
     def ready(self) -> bool:
         """True while data flow as they should: every connection live, every sink delivering."""
@@ -303,6 +330,7 @@ class Pipeline:
                 {**attrs.asdict(self._sink_summary(delivery)), "retries": delivery.retries}
                 for delivery in self.deliveries
             ],
+            "capture": self._capture_status(),
             "dead_letters": sum(self.deadletters.counts.values()),
             "events_dropped": self.events.dropped,
         }

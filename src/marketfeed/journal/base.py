@@ -113,16 +113,21 @@ class Journal(ABC):
 
     @staticmethod
     def memory(
-        *, dtype: np.dtype[np.void] = TICK, feed: str = "main", vendor: str = "", max_bytes: int = MEMORY_BYTES
+        *,
+        dtype: np.dtype[np.void] = TICK,
+        feed: str = "main",
+        vendor: str = "",
+        max_bytes: int = MEMORY_BYTES,
+        identity: str | None = None,
     ) -> MemoryJournal:
         """A journal that lives in this process and keeps about the newest ``max_bytes`` of rows.
 
         A reader that falls further behind loses rows: they are counted as skipped and told, not
-        prevented.
+        prevented. ``identity`` (32 hexadecimal digits) names one whose rows come out the same each time.
         """
         from marketfeed.journal.memory import MemoryJournal
 
-        return MemoryJournal(dtype=dtype, feed=feed, vendor=vendor, max_bytes=max_bytes)
+        return MemoryJournal(dtype=dtype, feed=feed, vendor=vendor, max_bytes=max_bytes, identity=identity)
 
     # --- what it is -----------------------------------------------------------------------
 

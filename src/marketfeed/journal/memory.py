@@ -27,12 +27,14 @@ BLOCK_ROWS: Final = 16_384
 class MemoryJournal(Journal):
     """See :meth:`Journal.memory`. ``check`` is left as it is: memory needs no proof."""
 
-    def __init__(self, *, dtype: np.dtype[np.void], feed: str, vendor: str, max_bytes: int) -> None:
+    def __init__(
+        self, *, dtype: np.dtype[np.void], feed: str, vendor: str, max_bytes: int, identity: str | None = None
+    ) -> None:
         super().__init__(dtype, Catalog(), feed, vendor)
         # At least four blocks, so that dropping one leaves most of the rows.
         self._block_rows = max(16, min(BLOCK_ROWS, max_bytes // (4 * dtype.itemsize)))
         self._most_blocks = max(2, max_bytes // (self._block_rows * dtype.itemsize))
-        self._id = uuid.uuid4().hex
+        self._id = identity or uuid.uuid4().hex
         self._committed = 0
         self._oldest = 0
         self._blocks: dict[int, Block] = {}
