@@ -9,11 +9,11 @@ from pathlib import Path
 SOURCE = Path(__file__).resolve().parents[1] / "src" / "marketfeed"
 
 LAYERS: list[tuple[str, ...]] = [
-    ("errors", "enums", "clock", "totp"),
+    ("errors", "enums", "clock", "redaction", "totp"),
     ("dtypes", "instruments", "batches", "_frames", "calendars", "data"),
     ("contract", "brokers", "hookspecs"),
     ("plugins", "config", "http", "tokens", "masters"),
-    ("journal", "framelog"),
+    ("journal", "framelog", "deadletters"),
     ("engine",),
     ("feed", "history", "capture", "monitoring"),
     ("sinks", "sandbox", "cli", "testing", "__main__"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import threading
 import traceback
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
 from pathlib import Path
@@ -13,22 +14,23 @@ from typing import Any, Self
 import attrs
 
 from marketfeed import config as configuration
-from marketfeed.batches import CandleBatch, Tick, TickBatch
+from marketfeed.batches import Tick, TickBatch
 from marketfeed.clock import Clock
-from marketfeed.config import CaptureConfig, Config, FeedConfig, JournalConfig, VendorConfig
+from marketfeed.config import CaptureConfig, Config, DeadLettersConfig, FeedConfig, JournalConfig, VendorConfig
 from marketfeed.contract import Event, Sink, Subscription, TokenStore
+from marketfeed.deadletters import DeadLetters, letters_folder
 from marketfeed.engine.account import Account
-from marketfeed.engine.deadletters import DeadLetters
+from marketfeed.engine.consuming import CallbackSink, Observer
 from marketfeed.engine.events import Events
 from marketfeed.engine.logs import get_log
 from marketfeed.engine.metrics import ApiCalls
 from marketfeed.engine.pipeline import Pipeline, SinkPlan
 from marketfeed.engine.summary import Summary
-from marketfeed.errors import ConfigError, MarketFeedError, Problem, SinkError
+from marketfeed.errors import ConfigError, MarketFeedError, Problem
 from marketfeed.framelog import FrameLog
 from marketfeed.http import HttpSession
 from marketfeed.instruments import Instrument, TokenMap
-from marketfeed.journal import Journal, Reader, ticks_folder
+from marketfeed.journal import Journal, ticks_folder
 from marketfeed.plugins import Plugins
 from marketfeed.tokens import FileTokenStore
 
@@ -36,8 +38,6 @@ __all__ = ["Feed"]
 
 _PATIENCE_S = 1e7
 """A drain waits for its sinks as long as they need (an infinite timeout is more than a lock takes)."""
-_POLL_S = 0.5
-"""How often a waiting iterator looks whether the feed has ended."""
 
 
 class Feed:
@@ -132,6 +132,8 @@ class Feed:
         self._config: FeedConfig = config.feeds[name]
         self._vendor: VendorConfig = config.vendors[self._config.vendor]
         self._journal_config: JournalConfig = config.journal
+        self._letters_config: DeadLettersConfig = config.dead_letters
+        self._known_secrets = configuration.secrets_of(config)
         self._capture_config: CaptureConfig = config.capture
         self._on_error = on_error
         self._log = get_log(feed=name)
@@ -139,6 +141,8 @@ class Feed:
         self._numbers = itertools.count(1)
         self._pipeline: Pipeline | None = None
         self._stopped: Summary | None = None
+        self._stop_asked = False
+        self._stop_lock = threading.Lock()
         self.jobs: dict[str, int] = {"instruments": 0}
         """Once-a-day work: 1 succeeded, 0 not run, -1 failed."""
         plugin = plugins.vendor(self._vendor.type)
@@ -176,9 +180,9 @@ class Feed:
         """
         if self._pipeline is not None:
             raise MarketFeedError(f"feed {self.name!r} was started before; make a new one")
-        instruments = self._resolve()
-        pipeline = self._open()
         try:
+            instruments = self._resolve()
+            pipeline = self._open()
             numbers = pipeline.journal.instruments.register(instruments)
             tokens = TokenMap({one.token: number for one, number in zip(instruments, numbers, strict=True)})
             pipeline.wait_for_sinks()
@@ -192,7 +196,9 @@ class Feed:
                 capture=self._capture(pipeline, tokens),
             )
         except BaseException:
-            self.stop()
+            if self._pipeline is not None:
+                self.stop()
+            self.http.session.close()  # its connections; a start that got no further may be tried again
             raise
         return self
 
@@ -209,18 +215,32 @@ class Feed:
     def stop(self) -> Summary:
         """Stop within ``stop_timeout_s``: connections first, then the sinks take what is there.
 
-        May be called again and from any thread but the feed's own; gives the same summary.
+        May be called again, from any thread, and gives the same summary. A thread of the feed's own, such
+        as a callback's, cannot wait for itself: there it starts the stop and returns the counts so far.
         """
-        if self._stopped is None:
-            if self._pipeline is None:
-                raise MarketFeedError(f"feed {self.name!r} was not started")
-            self._stopped = self._pipeline.stop()
-            stuck = self._pipeline.stuck_threads
-            if stuck:
-                self._log.error("threads did not end", threads=stuck)
-            self._pipeline.journal.close()
-            self.http.close()
+        if self._pipeline is None:
+            raise MarketFeedError(f"feed {self.name!r} was not started")
+        if self._pipeline.owns(threading.current_thread()):
+            if not self._stop_asked:
+                self._stop_asked = True
+                threading.Thread(target=self.stop, name=f"marketfeed-{self.name}-stop", daemon=True).start()
+            return self._stopped or self._pipeline.summary()
+        with self._stop_lock:
+            if self._stopped is None:
+                self._stopped = self._stop(self._pipeline)
         return self._stopped
+
+    def _stop(self, pipeline: Pipeline) -> Summary:
+        summary = pipeline.stop()
+        stuck = pipeline.stuck_threads
+        if stuck:
+            self._log.error("threads did not end", threads=stuck)
+        try:
+            if "parse" not in stuck:  # never take the files away from under the writer
+                pipeline.journal.close()
+        finally:
+            self.http.close()
+        return summary
 
     def wait(self, timeout_s: float | None = None) -> bool:
         """Block until the feed ended by itself (an error) or was stopped; False after ``timeout_s``."""
@@ -261,18 +281,34 @@ class Feed:
         vendor = self._vendor.name
         events = Events(self.name, vendor, self.clock, self._log)
         events.listeners = self._listeners
-        deadletters = DeadLetters(self.name, self.clock, folder.parent / "deadletters.jsonl" if folder else None)
-        self._pipeline = Pipeline(
+        deadletters = DeadLetters(
             self.name,
-            journal,
-            self._plans,
-            events,
-            deadletters,
             self.clock,
-            self._log,
-            self._config.stop_timeout_s,
+            letters_folder(self._journal_config.folder, self.name) if folder else None,
+            self._letters_config.max_bytes,
+            vendor=vendor,
+            journal=journal,
+            hidden=self._secrets,
         )
+        try:
+            self._pipeline = Pipeline(
+                self.name,
+                journal,
+                self._plans,
+                events,
+                deadletters,
+                self.clock,
+                self._log,
+                self._config.stop_timeout_s,
+            )
+        except BaseException:
+            journal.close()
+            raise
         return self._pipeline
+
+    def _secrets(self) -> set[str]:
+        """What must not be kept anywhere: the configuration's secrets and the session's."""
+        return self._known_secrets | self.account.secrets()
 
     def _open_journal(self, folder: Path | None) -> Journal:
         plan = self._journal_config
@@ -349,17 +385,23 @@ class Feed:
         letters (``on_error="stop"`` stops the feed instead).
         """
         name = name or f"callback-{next(self._numbers)}"
-        self._add(SinkPlan(name=name, sink=_Callback(callback, self._callback_raised)))
+        self._add(SinkPlan(name=name, sink=CallbackSink(callback, self._callback_raised), letters="callback"))
 
     def add_sink(self, sink: Sink, *, name: str | None = None) -> None:
-        """Deliver to one more sink: before :meth:`start` from the run's first row, later from the next one."""
+        """Deliver to one more sink: before :meth:`start` from the run's first row, later from the next one.
+
+        Raises ``MarketFeedError`` for a name that another sink of the feed has.
+        """
         self._add(SinkPlan(name=name or f"{type(sink).__name__}-{next(self._numbers)}", sink=sink))
 
     def _add(self, plan: SinkPlan) -> None:
-        if self._pipeline is None:
-            self._plans.append(plan)
+        if self._pipeline is not None:
+            # The row of this moment: "newest" would be that of the moment at which its thread gets there.
+            self._pipeline.add_sink(attrs.evolve(plan, start=self._pipeline.journal.committed))
+        elif any(plan.name == one.name for one in self._plans):
+            raise MarketFeedError(f"feed {self.name!r} has a sink {plan.name!r} already; give this one another name")
         else:
-            self._pipeline.add_sink(attrs.evolve(plan, start="newest"))
+            self._plans.append(plan)
 
     def on_event(self, listener: Callable[[Event], None]) -> None:
         """Call ``listener(event)`` for every event of this feed, on the feed's event thread."""
@@ -374,61 +416,17 @@ class Feed:
         """Every batch since the feed started, then live ones as they come.
 
         Ends when the feed was stopped and all was given; raises the feed's error if it failed. A
-        batch counts as taken when the next one is asked for.
+        batch counts as taken when the next one is asked for. A loop so slow that the journal dropped
+        rows before it came to them goes on behind them: they are counted (``rows_missed`` of
+        :meth:`status`), logged and told as event ``overrun``.
         """
-        pipeline = self.pipeline
-        reader = self._observer(pipeline)
-        try:
-            while True:
-                batch = _next(pipeline, reader, max_rows)
-                if batch is None:
-                    return
-                yield batch
-                reader.commit()
-        finally:
-            reader.close()
+        return self._observer(max_rows).batches()
 
     def __iter__(self) -> Iterator[TickBatch]:
         return self.batches()
 
-    async def __aiter__(self) -> AsyncIterator[TickBatch]:
-        pipeline = self.pipeline
-        reader = self._observer(pipeline)
-        try:
-            while (batch := await asyncio.to_thread(_next, pipeline, reader, 4096)) is not None:
-                yield batch
-                reader.commit()
-        finally:
-            reader.close()
+    def __aiter__(self) -> AsyncIterator[TickBatch]:
+        return self._observer(4096).stream()
 
-    def _observer(self, pipeline: Pipeline) -> Reader:
-        return pipeline.journal.reader(f"iterator-{next(self._numbers)}", start=pipeline.first_row, keep=False)
-
-
-def _next(pipeline: Pipeline, reader: Reader, max_rows: int) -> TickBatch | None:
-    """The next batch with rows; None at the end."""
-    while True:
-        ending = pipeline.finished.is_set()
-        batch = reader.take(max_rows, 0.0 if ending else _POLL_S)
-        if len(batch):
-            return batch
-        if ending:
-            if pipeline.error is not None:
-                raise pipeline.error
-            return None
-
-
-@attrs.define
-class _Callback(Sink):
-    """A function as a sink."""
-
-    function: Callable[[TickBatch], None]
-    raised: Callable[[Exception], None]
-
-    def write(self, batch: TickBatch | CandleBatch) -> None:
-        assert isinstance(batch, TickBatch)
-        try:
-            self.function(batch)
-        except Exception as error:
-            self.raised(error)
-            raise SinkError(f"callback raised {error!r}", rejected=range(len(batch))) from error
+    def _observer(self, max_rows: int) -> Observer:
+        return Observer(self.pipeline, f"iterator-{next(self._numbers)}", max_rows)

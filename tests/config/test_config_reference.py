@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from marketfeed.config import CaptureConfig, FeedConfig, JournalConfig, LoggingConfig, MetricsConfig, SinkConfig, build
+from marketfeed.config import CaptureConfig, DeadLettersConfig, FeedConfig, JournalConfig, LoggingConfig, MetricsConfig, SinkConfig, build
 from marketfeed.config.options import options_of, parse_bytes
 from marketfeed.contract import VendorSettings
 from marketfeed.plugins import Plugins
@@ -20,6 +20,7 @@ SECTIONS = {
     "[sinks.NAME]": (SinkConfig, {"name", "cls", "options"}),
     "[journal]": (JournalConfig, set[str]()),
     "[capture]": (CaptureConfig, set[str]()),
+    "[dead_letters]": (DeadLettersConfig, set[str]()),
     "[metrics]": (MetricsConfig, set[str]()),
     "[log]": (LoggingConfig, set[str]()),
 }

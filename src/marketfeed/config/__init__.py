@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,7 @@ from marketfeed.config.settings import (
     CALENDARS,
     CaptureConfig,
     Config,
+    DeadLettersConfig,
     FeedConfig,
     JournalConfig,
     LoggingConfig,
@@ -35,6 +36,7 @@ __all__ = [
     "CALENDARS",
     "CaptureConfig",
     "Config",
+    "DeadLettersConfig",
     "FeedConfig",
     "JournalConfig",
     "LoggingConfig",
@@ -44,6 +46,7 @@ __all__ = [
     "build",
     "load",
     "redacted",
+    "secrets_of",
 ]
 
 _HIDDEN = "***"
@@ -88,9 +91,34 @@ def redacted(config: Config) -> dict[str, Any]:
         "sinks": {name: _sink(one) for name, one in config.sinks.items()},
         "journal": _plain(config.journal),
         "capture": _plain(config.capture),
+        "dead_letters": _plain(config.dead_letters),
         "metrics": _plain(config.metrics),
         "log": _plain(config.log),
     }
+
+
+def secrets_of(config: Config) -> set[str]:
+    """Every secret value of the configuration, to be blanked out of what is shown or kept."""
+    found: set[str] = set()
+    for vendor in config.vendors.values():
+        fields = attrs.fields(type(vendor.settings))
+        found |= _texts(getattr(vendor.settings, one.name) for one in fields if one.metadata.get("secret"))
+    for sink in config.sinks.values():
+        known = options_of(sink.cls)
+        found |= _texts(value for name, value in sink.options.items() if known[name].secret)
+    return found
+
+
+def _texts(values: Iterable[Any]) -> set[str]:
+    found: set[str] = set()
+    for value in values:
+        if isinstance(value, str):
+            found.add(value)
+        elif isinstance(value, Mapping):
+            found |= _texts(value.values())
+        elif isinstance(value, list | tuple):
+            found |= _texts(value)
+    return found
 
 
 def _built(

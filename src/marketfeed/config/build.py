@@ -14,6 +14,7 @@ from marketfeed.config.options import near, options_of
 from marketfeed.config.settings import (
     CaptureConfig,
     Config,
+    DeadLettersConfig,
     FeedConfig,
     JournalConfig,
     LoggingConfig,
@@ -27,7 +28,7 @@ from marketfeed.plugins import EXTRAS, Plugins
 
 __all__ = ["build_config"]
 
-_SECTIONS = ("feeds", "vendors", "sinks", "journal", "capture", "metrics", "log")
+_SECTIONS = ("feeds", "vendors", "sinks", "journal", "capture", "dead_letters", "metrics", "log")
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_-]*")
 _COMMON = frozenset({"batch_rows", "batch_timeout_s", "flush_every_s", "start", "on_startup_error"})
 _KINDS = ("ticks",)  # what a live feed delivers
@@ -68,9 +69,10 @@ class _Builder:
         for feed in feeds.values():
             self._link_vendor(feed, vendors)
             self._link_sinks(feed, sinks)
-        journal, capture, metrics, log = (
+        journal, capture, dead_letters, metrics, log = (
             self._section("journal", JournalConfig),
             self._section("capture", CaptureConfig),
+            self._section("dead_letters", DeadLettersConfig),
             self._section("metrics", MetricsConfig),
             self._section("log", LoggingConfig),
         )
@@ -78,7 +80,9 @@ class _Builder:
         self._check_collisions(*good)
         if metrics is not None:
             self._check_ports(good[2], metrics)
-        if journal is None or capture is None or metrics is None or log is None or self.reader.problems:
+        if journal is None or capture is None or dead_letters is None or metrics is None or log is None:
+            return None
+        if self.reader.problems:
             return None
         return Config(
             feeds=good[0],
@@ -86,6 +90,7 @@ class _Builder:
             sinks=good[2],
             journal=journal,
             capture=capture,
+            dead_letters=dead_letters,
             metrics=metrics,
             log=log,
             warnings=tuple(self._warnings(good[0], raw_vendors, raw_sinks)),

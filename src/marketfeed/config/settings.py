@@ -21,6 +21,7 @@ __all__ = [
     "CALENDARS",
     "CaptureConfig",
     "Config",
+    "DeadLettersConfig",
     "FeedConfig",
     "JournalConfig",
     "LoggingConfig",
@@ -164,6 +165,14 @@ class CaptureConfig:
 
 
 @attrs.frozen(kw_only=True)
+class DeadLettersConfig:
+    """``[dead_letters]``: the store of what could not be delivered, one a feed, beside its journal."""
+
+    max_bytes: int = attrs.field(default=256_000_000, converter=parse_bytes, validator=_at_least(1_000_000))
+    """How much to keep of each feed; beyond it the oldest eighth is removed, which is logged and counted"""
+
+
+@attrs.frozen(kw_only=True)
 class MetricsConfig:
     """``[metrics]``: the page that Prometheus reads, with the health answers beside it."""
 
@@ -192,6 +201,7 @@ class Config:
     sinks: Mapping[str, SinkConfig]
     journal: JournalConfig = attrs.field(factory=JournalConfig)
     capture: CaptureConfig = attrs.field(factory=CaptureConfig)
+    dead_letters: DeadLettersConfig = attrs.field(factory=DeadLettersConfig)
     metrics: MetricsConfig = attrs.field(factory=MetricsConfig)
     log: LoggingConfig = attrs.field(factory=LoggingConfig)
     warnings: tuple[Problem, ...] = ()

@@ -39,6 +39,11 @@ class Account:
         with self._lock:
             return self._session or self._login()
 
+    def secrets(self) -> set[str]:
+        """Values of the session in use that must not be kept or shown."""
+        session = self._session
+        return set() if session is None else {session.access_token, *session.extra.values()}
+
     def renew(self, dead: Session) -> Session:
         """A session that is not ``dead``. Connections that lost the same one share one login."""
         with self._lock:

@@ -61,6 +61,8 @@ class Delivery:
     batch_timeout_s: float = 0.0
     flush_every_s: float = 1.0
     on_startup_error: str = "fail"
+    letters: str = "refused"
+    """The kind of its dead letters: ``refused``, or ``callback`` for a function of the host program."""
     locate: Callable[[Reader], None] = lambda reader: None
     """Puts the reader where a sink that stores its position wants it; called once the sink is open."""
     state: DeliveryState = DeliveryState.OPENING
@@ -180,15 +182,9 @@ class Delivery:
         rejected = sorted({row for row in error.rejected if 0 <= row < len(batch)})  # a plugin may say anything
         self._refused += len(rejected)
         reason, text = type(error.__cause__ or error).__name__, str(error)
-        if len(rejected) == len(batch):
-            raw = batch.rows.tobytes()
-            self.deadletters.put(
-                "refused", reason, self.name, raw=raw, first_row=batch.first_row, rows=len(batch), error=text
-            )
-            return
-        for row in rejected:
-            raw = batch.rows[row : row + 1].tobytes()
-            self.deadletters.put("refused", reason, self.name, raw=raw, first_row=batch.first_row + row, error=text)
+        if rejected:
+            rows, seq = batch.rows[rejected], batch.seq[rejected]
+            self.deadletters.put_rows(self.letters, reason, self.name, rows, seq=seq, error=text)
 
     def _flush(self, reader: Reader) -> None:
         while self._unflushed:
@@ -199,6 +195,8 @@ class Delivery:
                     raise
                 self._again(error)
                 continue
+            if self._refused:
+                self.deadletters.settle()  # or a kill now would leave neither a letter nor a row to come again
             reader.commit(dead_lettered=self._refused)
             self._unflushed = self._refused = 0
             if self.state is DeliveryState.RETRYING:

@@ -15,15 +15,11 @@ from typing import Any, Protocol
 import structlog
 
 from marketfeed.clock import ist_text
+from marketfeed.redaction import clean
 
 __all__ = ["Log", "configure", "get_log", "redact"]
 
 _SECRET_KEY = re.compile(r"token|secret|password|totp|otp|jwt|authorization|api_?key|checksum", re.IGNORECASE)
-_SECRET_TEXT = re.compile(
-    r"((?:access_?token|request_?token|api_?key|api_?secret|password|totp|jkey|checksum)[\"']?\s*[=:]\s*[\"']?)[^\s&\"',}]+"
-    r"|((?:Bearer|token)\s+)[\w.:+/=-]{8,}",
-    re.IGNORECASE,
-)
 
 
 class Log(Protocol):
@@ -35,15 +31,11 @@ class Log(Protocol):
     def error(self, event: str, **values: Any) -> Any: ...
 
 
-def _clean(text: str) -> str:
-    return _SECRET_TEXT.sub(lambda match: (match[1] or match[2]) + "***", text)
-
-
 def redact(_: Any, __: str, values: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
     """A structlog processor: blanks values with a secret's name and secrets quoted inside text."""
     for key, value in values.items():
         if isinstance(value, str):
-            values[key] = "***" if key != "event" and _SECRET_KEY.search(key) else _clean(value)
+            values[key] = "***" if key != "event" and _SECRET_KEY.search(key) else clean(value)
     return values
 
 

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 import attrs
 
 from marketfeed.clock import Clock
-from marketfeed.contract import Frame, Parsed, Parser
+from marketfeed.contract import BadPacket, Frame, Parsed, Parser
 from marketfeed.dtypes import Rows, empty_ticks
 from marketfeed.engine.deadletters import DeadLetters
 from marketfeed.engine.inbox import Delivered, Inbox
@@ -96,17 +96,27 @@ class ParseLoop:
 
     def _accept(self, connection: int, frames: Sequence[Frame]) -> None:
         parsed = self._parse(connection, frames)
-        for bad in parsed.bad:
-            self.counts.bad_packets += 1
-            self.deadletters.put("packet", bad.reason, f"connection {connection}", raw=frames[bad.frame].data)
+        if parsed.bad:
+            self._put_aside(connection, frames, parsed)
         self.counts.parsed += len(parsed.rows)
         rows, rejected = validate(parsed.rows)
         for reason, places in rejected.items():
             self.counts.dead_lettered += len(places)
-            raw = parsed.rows[places].tobytes()
-            self.deadletters.put("row", str(reason.name).lower(), f"connection {connection}", raw=raw, rows=len(places))
+            code = str(reason.name).lower()
+            self.deadletters.put_rows("row", code, f"connection {connection}", parsed.rows[places])
         if len(rows):
             self._append(rows)
+
+    def _put_aside(self, connection: int, frames: Sequence[Frame], parsed: Parsed) -> None:
+        """Keep the frames that had bad packets, and what their good ones gave."""
+        self.counts.bad_packets += len(parsed.bad)
+        by_frame: dict[int, list[BadPacket]] = {}
+        for bad in parsed.bad:
+            by_frame.setdefault(bad.frame, []).append(bad)
+        for number, bads in by_frame.items():
+            frame = frames[number]
+            good = parsed.rows[parsed.rows["received_ns"] == frame.received_ns]
+            self.deadletters.put_frame(f"connection {connection}", frame, bads, good)
 
     def _parse(self, connection: int, frames: Sequence[Frame]) -> Parsed:
         parser = self._parsers.get(connection)
@@ -119,7 +129,14 @@ class ParseLoop:
             del self._parsers[connection]
             self.counts.bad_packets += len(frames)
             for frame in frames:
-                self.deadletters.put("packet", "parser_raised", f"connection {connection}", raw=frame.data)
+                self.deadletters.put(
+                    "packet",
+                    "parser_raised",
+                    f"connection {connection}",
+                    raw=frame.data,
+                    received_ns=frame.received_ns,
+                    error=repr(error),
+                )
             return Parsed(empty_ticks(0))
 
     def _append(self, rows: Rows) -> None:

@@ -26,7 +26,7 @@ from marketfeed.engine.parsing import ParseLoop
 from marketfeed.engine.summary import SinkSummary, Summary
 from marketfeed.engine.supervisor import State
 from marketfeed.engine.wire import Wire
-from marketfeed.errors import MarketFeedError
+from marketfeed.errors import MarketFeedError, Overrun
 from marketfeed.framelog import FrameLog
 from marketfeed.instruments import TokenMap
 from marketfeed.journal import Journal, Reader
@@ -35,7 +35,10 @@ from marketfeed.journal.base import Start
 __all__ = ["Pipeline", "SinkPlan", "spread"]
 
 _GRACE_S = 2.0
-"""How long a sink that was told to give up may take to return."""
+"""How long a thread that was told to give up may take to return."""
+
+_LOOK_S = 0.1
+"""How often a start that waits for a sink looks whether it is to end."""
 
 
 @attrs.frozen(kw_only=True)
@@ -50,6 +53,8 @@ class SinkPlan:
     start: Start = "run"
     """Where a sink without a cursor begins: at this run's first row, the oldest or the newest one."""
     on_startup_error: str = "fail"
+    letters: str = "refused"
+    """The kind of its dead letters: ``refused``, or ``callback`` for a function of the host program."""
 
 
 def spread(wanted: Subscription, per_connection: int, connections: int) -> list[Subscription]:
@@ -98,6 +103,9 @@ class Pipeline:
         self.error: Exception | None = None
         self.finished = threading.Event()
         """Set when the feed cannot go on by itself, or was stopped."""
+        self.rows_missed = 0
+        """Rows that loops over the feed came too late for."""
+        self._stopping = threading.Event()
         self._inbox: Inbox | None = None
         self._threads: dict[str, threading.Thread] = {}
         self._running_wires = 0
@@ -109,7 +117,9 @@ class Pipeline:
     # --- starting -------------------------------------------------------------------------------
 
     def add_sink(self, plan: SinkPlan) -> Delivery:
-        """Start a sink's thread; it begins to deliver at once."""
+        """Start a sink's thread; it begins to deliver at once. Raises ``MarketFeedError`` for a name in use."""
+        if any(plan.name == one.name for one in self.deliveries):
+            raise MarketFeedError(f"feed {self.name!r} has a sink {plan.name!r} already; give this one another name")
         delivery = Delivery(
             name=plan.name,
             sink=plan.sink,
@@ -123,15 +133,20 @@ class Pipeline:
             batch_timeout_s=plan.batch_timeout_s,
             flush_every_s=plan.flush_every_s,
             on_startup_error=plan.on_startup_error,
+            letters=plan.letters,
         )
         self.deliveries.append(delivery)
         self._thread(f"sink-{plan.name}", delivery.run)
         return delivery
 
     def wait_for_sinks(self) -> None:
-        """Wait until every sink was opened; raise the first one's error that forbids the start."""
+        """Wait until every sink was opened; raise the first one's error that forbids the start.
+
+        A sink that never returns from ``open`` does not hold up a stop: ``MarketFeedError`` then.
+        """
         for delivery in self.deliveries:
-            delivery.opened.wait()
+            while not delivery.opened.wait(_LOOK_S):
+                self._refuse_when_stopping()
         for delivery in self.deliveries:
             if delivery.startup_error is not None:
                 raise MarketFeedError(
@@ -150,6 +165,7 @@ class Pipeline:
     ) -> None:
         """Start the parse thread and the connections; with ``capture``, what they receive is kept as it came."""
         parts = spread(wanted, per_connection, connections)
+        self._refuse_when_stopping()
         session = account.session()
         inbox = Inbox(len(parts), self.clock)
         if capture is not None:
@@ -203,9 +219,26 @@ class Pipeline:
             self.fail(wire.error)
 
     def _thread(self, name: str, target: Callable[[], None]) -> None:
-        thread = threading.Thread(target=target, name=f"marketfeed-{self.name}-{name}", daemon=True)
+        thread = threading.Thread(
+            target=self._guarded, args=(name, target), name=f"marketfeed-{self.name}-{name}", daemon=True
+        )
         self._threads[name] = thread
         thread.start()
+
+    def _guarded(self, name: str, target: Callable[[], None]) -> None:
+        try:
+            target()
+        except BaseException as error:  # a bug: no thread of a feed ends in silence
+            self.log.error("a thread broke", thread=name, error=repr(error))
+            self.fail(error if isinstance(error, Exception) else MarketFeedError(f"thread {name} ended: {error!r}"))
+
+    def owns(self, thread: threading.Thread) -> bool:
+        """Whether it is one of the feed's own, such as that of a callback."""
+        return thread in list(self._threads.values())
+
+    def _refuse_when_stopping(self) -> None:
+        if self._stopping.is_set():
+            raise MarketFeedError(f"feed {self.name!r} was stopped while it started")
 
     # --- ending ---------------------------------------------------------------------------------
 
@@ -215,12 +248,22 @@ class Pipeline:
             self.error = error
         self.finished.set()
 
+    def overrun(self, gap: Overrun) -> None:
+        """A loop over the feed came too late for some rows: tell, and let it go on."""
+        self.rows_missed += gap.missed
+        self.log.warning("a loop is too slow", reader=gap.reader, missed=gap.missed, next_row=gap.next_row)
+        self.events.put("overrun", None, {"reader": gap.reader, "missed": gap.missed})
+
     def stop(self) -> Summary:
         """Stop in order, within ``stop_timeout_s``; what is not delivered stays in the journal."""
+        self._stopping.set()
         deadline = self.clock.monotonic() + self.stop_timeout_s
         for wire in self.wires:
             wire.stop()
-        self._join("wire-", deadline)
+        if self._inbox is not None:
+            self._inbox.open_wide()
+        # A wire in the middle of connecting or logging in opens nothing any more: the sinks need the time.
+        self._join("wire-", min(deadline, self.clock.monotonic() + _GRACE_S))
         if self._inbox is not None and self.parse is not None:
             self._inbox.close()
             self._join("parse", deadline)
@@ -235,9 +278,11 @@ class Pipeline:
             delivery.abandon()
         self._join("sink-", deadline + _GRACE_S)
         self._join("capture", deadline + _GRACE_S)
+        self.deadletters.close(max(_GRACE_S, deadline - self.clock.monotonic()))
         self.events.put("stopped")
         self.events.close()
         self._join("events", deadline + _GRACE_S)
+        self._join("wire-", deadline)
         self.finished.set()
         return self.summary()
 
@@ -279,6 +324,8 @@ class Pipeline:
         counts = reader.counts if reader else None
         return SinkSummary(
             name=delivery.name,
+            start=counts.start if counts else 0,
+            position=counts.position if counts else 0,
             delivered=counts.delivered if counts else 0,
             skipped=counts.skipped if counts else 0,
             dead_lettered=counts.dead_lettered if counts else 0,
@@ -333,6 +380,7 @@ class Pipeline:
             "capture": self._capture_status(),
             "dead_letters": sum(self.deadletters.counts.values()),
             "events_dropped": self.events.dropped,
+            "rows_missed": self.rows_missed,
         }
 
 

@@ -9,7 +9,12 @@ __all__ = ["SinkSummary", "Summary"]
 
 @attrs.frozen(kw_only=True)
 class SinkSummary:
+    """Rows of one sink since its cursor was made, so also of earlier runs:
+    ``position = start + delivered + skipped + dead_lettered``, and ``left`` is what the journal holds beyond."""
+
     name: str
+    start: int
+    position: int
     delivered: int
     skipped: int
     dead_lettered: int
