@@ -77,6 +77,8 @@ def _instruments(value: Any) -> int | Path:
     "--log", "log_file", type=click.Path(path_type=Path), help="Write requests and ticks sent, as JSON lines."
 )
 @click.option("--log-kinds", default="requests,ticks,events", show_default=True, help="What --log writes.")
+@click.option("--fault", multiple=True, metavar="KIND@TIME", help='A fault, such as "mute@10s for 7s"; repeatable.')
+@click.option("--faults", type=click.Path(exists=True, dir_okay=False, path_type=Path), help="File of faults.")
 @click.option("--user-id", default=_ACCOUNT.user_id, show_default=True)
 @click.option("--password", default=_ACCOUNT.password, show_default=True)
 @click.option("--totp-secret", default=_ACCOUNT.totp_secret, show_default=True)

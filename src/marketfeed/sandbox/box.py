@@ -19,6 +19,7 @@ from marketfeed.sandbox.log import KINDS, EventLog, SentFrame
 from marketfeed.sandbox.world import Options, World
 
 if TYPE_CHECKING:
+    from marketfeed.sandbox.faults import Injected
     from marketfeed.sandbox.hub import Filter, Hub
     from marketfeed.sandbox.server import Server
 
@@ -168,6 +169,26 @@ class Sandbox:
     def expire(self) -> None:
         """Let every access token die. Open connections stay open, as far as is known of brokers."""
         self._call(self.broker.expire)
+
+    def fault(self, kind: str, **parameters: Any) -> Injected:
+        """Let a fault act from now on: ``box.fault("mute", seconds=7)``, or ``box.fault("mute for 7s")``.
+
+        Kinds and parameters are listed in the reference and at ``GET /sandbox/faults``. The record that is
+        returned has no end yet; :attr:`injected` has it later. Raises ``ValueError``.
+        """
+        from marketfeed.sandbox.faults import make, parse_now
+
+        fault = make(kind, parameters) if parameters else parse_now(kind)
+        return self._call(lambda: self._running.fault(fault))
+
+    def clear(self, kind: str | None = None) -> int:
+        """End the faults that act now, all or those of a kind; returns how many."""
+        return self._call(lambda: self._running.faults.clear(kind))
+
+    @property
+    def injected(self) -> Sequence[Injected]:
+        """Every fault that was started, oldest first."""
+        return list(self._running.faults.injected)
 
     def set_rate(self, ticks_per_second: float) -> None:
         """Change the pace of invented ticks; 0 stops them."""

@@ -42,7 +42,7 @@ def spawn_sandbox(vendor: str, **options: Any) -> Iterator[ChildSandbox]:
     """Run ``marketfeed sandbox VENDOR`` as a child process for the length of a ``with`` block.
 
     ``options`` are those of the command, with underscores: ``seed=1, ticks_per_second=500``; a boolean
-    is a flag (False: ``--no-...``), None leaves an option out. A ready access token is given unless
+    is a flag (False: ``--no-...``), a list repeats an option, None leaves it out. A ready access token is given unless
     ``access_token=None``.
     The child watches its standard input, so it ends with its parent however that ends.
     Raises ``MarketFeedError`` when it does not start.
@@ -67,6 +67,8 @@ def _arguments(options: dict[str, Any]) -> list[str]:
         option = name.replace("_", "-")
         if isinstance(value, bool):
             arguments.append(f"--{option}" if value else f"--no-{option}")
+        elif isinstance(value, list | tuple):
+            arguments += [part for one in value for part in (f"--{option}", str(one))]
         elif value is not None:
             arguments += [f"--{option}", str(value)]
     return arguments

@@ -9,57 +9,45 @@ from __future__ import annotations
 import asyncio
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
-from typing import NamedTuple
+from typing import Protocol
 
 import numpy as np
 from aiohttp import web
-from numpy.typing import NDArray
 
 from marketfeed.brokers import Lines, SandboxConnection
 from marketfeed.clock import Clock
 from marketfeed.dtypes import Rows
 from marketfeed.sandbox.log import EventLog, SentFrame
+from marketfeed.sandbox.peer import Outgoing, Peer
 
-__all__ = ["Filter", "Hub", "Outgoing", "Peer"]
+__all__ = ["Filter", "Hub", "Outgoing", "Peer", "Spoiler"]
 
 BACKLOG_BYTES = 32 * 1024 * 1024
 """A client that leaves more than this unread is disconnected."""
 ROOM_BYTES = 1024 * 1024
 """A replay waits until no client has more than this to read."""
-
-
-class Outgoing(NamedTuple):
-    """One message on its way to one client."""
-
-    connection: int
-    data: str | bytes
-    origin: str
-    """``tick``, ``snapshot``, ``replay``, ``push``; ``reply``, ``heartbeat``, ``order``."""
-    rows: Rows | None = None
-    modes: NDArray[np.uint8] | None = None
+CLOSE_S = 5.0
+"""How long a client may take to answer a closing frame."""
 
 
 Filter = Callable[[Outgoing], Iterable[Outgoing]]
 """Sees every message before it is sent and yields what is sent instead: the seam for faults."""
 
 
-class Peer:
-    """One client."""
+class Spoiler(Protocol):
+    """Who may spoil what passes: the director of faults, or nobody."""
 
-    def __init__(self, number: int, broker_side: SandboxConnection, socket: web.WebSocketResponse) -> None:
-        self.number = number
-        self.broker_side = broker_side
-        self.socket = socket
-        self.transport: asyncio.BaseTransport | None = None
-        self.backlog = 0
-        self.ticks = 0
-        self.last_sent = asyncio.get_running_loop().time()
-        self.queue: asyncio.Queue[Outgoing] = asyncio.Queue()
+    def edit(self, peer: Peer, rows: Rows) -> tuple[Rows, tuple[str, ...]]:
+        """Rows before they are encoded, and the faults that changed them."""
 
-    def abort(self) -> None:
-        """Cut the TCP connection without a word."""
-        if isinstance(self.transport, asyncio.Transport):
-            self.transport.abort()
+    def swallows(self, message: Outgoing) -> bool:
+        """True: the message is not sent, and not in the log."""
+
+    def pause_s(self, message: Outgoing) -> float:
+        """How long the sender waits before a message."""
+
+    def left(self, peer: Peer) -> None:
+        """A connection is gone."""
 
 
 class Hub:
@@ -77,7 +65,8 @@ class Hub:
         self.somebody = asyncio.Event()
         self._clock = clock
         self._no_modes = np.zeros(lines, np.uint8)
-        self._packets = packets_per_frame
+        self.packets = packets_per_frame
+        self.spoiler: Spoiler | None = None
         self._accepted = 0
 
     # --- coming and going ---------------------------------------------------------------------
@@ -92,11 +81,14 @@ class Hub:
         return peer
 
     def leave(self, peer: Peer) -> None:
+        peer.over = True
         self.peers.pop(peer.number, None)
         self.log.event("disconnected", connection=peer.number, at_ns=self._clock.wall_ns(), ticks=peer.ticks)
         self.subscriptions_changed()
         if not self.peers:
             self.somebody.clear()
+        if self.spoiler is not None:
+            self.spoiler.left(peer)
 
     def subscriptions_changed(self) -> None:
         """To be called after a client's message."""
@@ -108,9 +100,30 @@ class Hub:
 
     def drop(self) -> int:
         """Cut every connection; returns how many."""
+        peers = list(self.peers.values())
+        for peer in peers:
+            self.cut(peer)
+        return len(peers)
+
+    def cut(self, peer: Peer, *, reset: bool = False) -> None:
+        """Cut a connection; the log learns which ticks had not left yet."""
+        lost = None if peer.over else peer.first_lost()
+        peer.abort(reset=reset)
+        if lost is not None:
+            self.log.lose(peer.number, lost, self._clock.wall_ns())
+
+    def close(self, peer: Peer, code: int, reason: str = "") -> None:
+        """Begin to close a connection with a code; nothing more is sent."""
+        if peer.closing is None:
+            peer.over = True
+            peer.closing = asyncio.create_task(_close(peer, code, reason))
+
+    def reap(self) -> None:
+        """Let go of frozen connections whose clients have closed them."""
         for peer in list(self.peers.values()):
-            peer.abort()
-        return len(self.peers)
+            if peer.frozen and peer.gone():
+                peer.abort()
+                self.leave(peer)
 
     # --- sending ------------------------------------------------------------------------------
 
@@ -124,19 +137,22 @@ class Hub:
 
     def deliver(self, peer: Peer, rows: Rows, origin: str) -> None:
         """Encode rows for one client and send them, in order."""
-        size = self._packets or max(len(rows), 1)
+        faults: tuple[str, ...] = ()
+        if self.spoiler is not None:
+            rows, faults = self.spoiler.edit(peer, rows)
+        size = self.packets or max(len(rows), 1)
         for start in range(0, len(rows), size):
             chunk = rows[start : start + size]
-            for message in self._encoded(peer, chunk, origin):
+            for message in self._encoded(peer, chunk, origin, faults):
                 self.send(peer, message)
 
-    def _encoded(self, peer: Peer, rows: Rows, origin: str) -> Iterator[Outgoing]:
+    def _encoded(self, peer: Peer, rows: Rows, origin: str, faults: tuple[str, ...]) -> Iterator[Outgoing]:
         modes = peer.broker_side.modes[rows["instrument"]]
         start = 0
         for encoded in peer.broker_side.encode(rows, snapshot=origin == "snapshot"):
             part = slice(start, start + encoded.rows)
             start = part.stop
-            yield Outgoing(peer.number, encoded.data, origin, rows[part], modes[part])
+            yield Outgoing(peer.number, encoded.data, origin, rows[part], modes[part], faults=faults)
 
     def send(self, peer: Peer, message: Outgoing) -> None:
         """Pass one message through the filters and queue what they leave."""
@@ -144,12 +160,18 @@ class Hub:
         for each in self.filters:
             messages = [out for one in messages for out in each(one)]
         for one in messages:
-            peer.backlog += len(one.data)
-            peer.queue.put_nowait(one)
-        if peer.backlog > BACKLOG_BYTES:
+            self.queue(peer, one)
+
+    def queue(self, peer: Peer, message: Outgoing) -> None:
+        """Queue a message as it is. A client that reads too slowly is disconnected."""
+        if self._swallowed(message):
+            return
+        peer.backlog += len(message.data)
+        peer.queue.put_nowait(message)
+        if peer.backlog > BACKLOG_BYTES and not peer.over:
             self.counts["slow_readers"] += 1
             self.log.event("slow_reader", connection=peer.number, at_ns=self._clock.wall_ns())
-            peer.abort()
+            self.cut(peer)
 
     async def room(self) -> None:
         """Wait until every client has read nearly all that was sent."""
@@ -163,13 +185,18 @@ class Hub:
                 peer.last_sent = now
                 text = peer.broker_side.heartbeat()
                 if text is not None:
-                    self.counts["heartbeats"] += 1
                     self.send(peer, Outgoing(peer.number, text, "heartbeat"))
 
     async def keep_sending(self, peer: Peer) -> None:
         """Move a peer's messages from its queue to its socket until it goes away."""
         while True:
             message = await peer.queue.get()
+            await self._pause(message)
+            if peer.over:
+                return
+            if self._swallowed(message):  # by a fault that began while it waited
+                peer.backlog -= len(message.data)
+                continue
             self._account(peer, message)
             try:
                 if isinstance(message.data, str):
@@ -181,14 +208,29 @@ class Hub:
             peer.backlog -= len(message.data)
             peer.last_sent = asyncio.get_running_loop().time()
 
+    def _swallowed(self, message: Outgoing) -> bool:
+        gone = self.spoiler is not None and self.spoiler.swallows(message)
+        self.counts["swallowed"] += gone
+        return gone
+
+    async def _pause(self, message: Outgoing) -> None:
+        """Wait as long as a slow line takes; when it is made fast again, stop waiting."""
+        waited = 0.0
+        while self.spoiler is not None and (rest := self.spoiler.pause_s(message) - waited) > 0:
+            await asyncio.sleep(min(rest, 0.05))
+            waited += 0.05
+
     def _account(self, peer: Peer, message: Outgoing) -> None:
         self.counts["messages"] += 1
+        self.counts["heartbeats"] += message.origin == "heartbeat"
         rows, modes = message.rows, message.modes
+        first = peer.ticks
+        peer.tail.append((len(message.data), first))
         if rows is None or modes is None:
             return
-        first = peer.ticks
-        peer.ticks += len(rows)
-        self.counts["ticks"] += len(rows)
+        if message.intact:
+            peer.ticks += len(rows)
+        self.counts["ticks" if message.intact else "ticks_damaged"] += len(rows)
         if self.log.wants("ticks"):
             sent = SentFrame(
                 at_ns=self._clock.wall_ns(),
@@ -197,5 +239,15 @@ class Hub:
                 origin=message.origin,
                 modes=modes,
                 rows=rows,
+                intact=message.intact,
+                faults=message.faults,
             )
             self.log.frame(sent)
+
+
+async def _close(peer: Peer, code: int, reason: str) -> None:
+    """A client that does not answer is cut after a while."""
+    try:
+        await asyncio.wait_for(peer.socket.close(code=code, message=reason.encode()), CLOSE_S)
+    except (TimeoutError, ConnectionError):
+        peer.abort()

@@ -34,9 +34,14 @@ class SentFrame:
     connection: int
     """Counted from 1 in the order of acceptance."""
     first_seq: int
-    """Number of the first tick on its connection, counted from 0."""
+    """Number of the first tick on its connection, counted from 0; ticks of damaged messages have none."""
     origin: str
     """``tick``, ``snapshot``, ``replay`` or ``push``."""
+    intact: bool = True
+    """The message held exactly these rows, and the kernel took all of it while the line was up. False: a fault
+    damaged the message (``rows`` is what it held before), or the line was cut before it had left."""
+    faults: tuple[str, ...] = ()
+    """Kinds of fault that changed, repeated, delayed or damaged it; ``cut`` = lost with the line."""
     modes: NDArray[np.uint8]
     """In which mode each row was sent; its groups beyond that mode were left out."""
     rows: Rows = attrs.field(repr=False)
@@ -82,6 +87,16 @@ class EventLog:
         if self._file is not None:
             self._file.write(self._encode(self._line(sent)) + b"\n")
 
+    def lose(self, connection: int, first_seq: int, at_ns: int) -> None:
+        """Ticks of a connection from this number on did not leave: the line was cut."""
+        self.event("lost", at_ns=at_ns, connection=connection, first_seq=first_seq)
+        for place in range(len(self.frames) - 1, -1, -1):
+            frame = self.frames[place]
+            if frame.connection == connection and frame.first_seq < first_seq:
+                break
+            if frame.connection == connection:
+                self.frames[place] = attrs.evolve(frame, intact=False, faults=(*frame.faults, "cut"))
+
     def flush(self) -> None:
         if self._file is not None:
             self._file.flush()
@@ -106,5 +121,7 @@ class EventLog:
             "connection": sent.connection,
             "first_seq": sent.first_seq,
             "origin": sent.origin,
+            "intact": sent.intact,
+            "faults": sent.faults,
             "rows": list(zip(tokens, sent.modes.tolist(), *columns, strict=True)),
         }

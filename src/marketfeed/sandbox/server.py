@@ -8,16 +8,18 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections import Counter, deque
+from collections import deque
 from typing import Any
 from urllib.parse import parse_qsl, unquote, urlencode
 
 from aiohttp import WSMsgType, web
 
 from marketfeed.brokers import HttpReply, HttpRequest, Pace, SandboxBroker
-from marketfeed.clock import Clock, ist_text
-from marketfeed.enums import Mode
+from marketfeed.clock import Clock
+from marketfeed.sandbox.control import Control
 from marketfeed.sandbox.drive import Driver
+from marketfeed.sandbox.faults.base import Fault, Stage
+from marketfeed.sandbox.faults.director import Director, Injected
 from marketfeed.sandbox.hub import Hub, Outgoing, Peer
 from marketfeed.sandbox.log import EventLog
 from marketfeed.sandbox.world import World
@@ -26,6 +28,7 @@ __all__ = ["Server"]
 
 HOST = "127.0.0.1"
 _SECRET_WORDS = ("key", "token", "secret", "checksum", "password", "sess", "totp", "code")
+REAP_S = 0.05
 _GRACE = 0.95
 """Of a pace's window: requests sent exactly at the limit arrive a little unevenly."""
 
@@ -41,6 +44,12 @@ class Server:
         options = world.options
         self.hub = Hub(log, self.clock, len(world.market.instruments), options.packets_per_frame)
         self.driver = Driver(world, self.hub)
+        stage = Stage(self.hub, broker, world.market.instruments, options.seed)
+        self.faults = Director(stage, options.planned(), self.clock.monotonic, world.now_ns)
+        self.hub.spoiler = self.faults
+        self.hub.filters.append(self.faults.alter)
+        self.control = Control(self)
+        self._fault_added = asyncio.Event()
         self.port = 0
         self._pace = _PaceKeeper()
         self._runner: web.AppRunner | None = None
@@ -55,6 +64,7 @@ class Server:
         site = web.TCPSite(self._runner, HOST, port)
         await site.start()
         self.port = self._runner.addresses[0][1]
+        self.faults.begin()
         self._driving = asyncio.create_task(self._drive())
 
     async def stop(self) -> None:
@@ -68,16 +78,34 @@ class Server:
         self.log.close()
 
     async def _drive(self) -> None:
-        flushing = asyncio.create_task(self._keep_flushing())
+        others = [asyncio.create_task(work) for work in (self._keep_flushing(), self._keep_faulting())]
         try:
             await self.driver.run()
         finally:
-            flushing.cancel()
+            for task in others:
+                task.cancel()
 
     async def _keep_flushing(self) -> None:
         while True:
             await asyncio.sleep(0.2)
             self.log.flush()
+
+    async def _keep_faulting(self) -> None:
+        """Start and end faults on time."""
+        while True:
+            self.faults.tick()
+            self.hub.reap()
+            frozen = any(peer.frozen for peer in self.hub.peers.values())
+            waits = [wait for wait in (self.faults.next_due(), REAP_S if frozen else None) if wait is not None]
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._fault_added.wait(), min(waits) if waits else None)
+            self._fault_added.clear()
+
+    def fault(self, fault: Fault) -> Injected:
+        """Let a fault act from now on. Raises ``ValueError`` when it cannot act here."""
+        record = self.faults.start(fault)
+        self._fault_added.set()
+        return record
 
     # --- requests -----------------------------------------------------------------------------
 
@@ -95,15 +123,21 @@ class Server:
 
     async def _answer(self, request: web.Request, asked: HttpRequest) -> web.StreamResponse:
         if asked.path.startswith("/sandbox/"):
-            return await self._control(asked)
+            return self.control.answer(asked)
         if asked.headers.get("upgrade", "").lower() == "websocket":
             return await self._websocket(request, asked)
         self.hub.counts["requests"] += 1
+        gate = self.faults.request(asked)
+        await asyncio.sleep(gate.delay_s)
+        reply = gate.reply or self._reply(asked)
+        return _response(reply) if gate.keep == 1 else await _cut_short(request, reply, gate.keep)
+
+    def _reply(self, asked: HttpRequest) -> HttpReply:
         pace = self.broker.pace(asked) if self.world.options.rate_limits else None
         if pace is not None and not self._pace.allows(pace, time.monotonic()):
             self.hub.counts["requests_over_limit"] += 1
-            return _response(pace.refusal)
-        return _response(self.broker.http(asked))
+            return pace.refusal
+        return self.broker.http(asked)
 
     def _log_request(self, asked: HttpRequest, status: int, began: float) -> None:
         self.log.request(
@@ -117,17 +151,19 @@ class Server:
 
     async def _websocket(self, request: web.Request, asked: HttpRequest) -> web.StreamResponse:
         began = time.monotonic()
-        accepted = self.broker.upgrade(asked, len(self.hub.peers))
+        self.hub.reap()
+        accepted = self.faults.upgrade(asked) or self.broker.upgrade(asked, len(self.hub.peers))
         self._log_request(asked, accepted.status if isinstance(accepted, HttpReply) else 101, began)
         if isinstance(accepted, HttpReply):
             self.hub.counts["connections_refused"] += 1
             return _response(accepted)
-        socket = web.WebSocketResponse(compress=False)
+        socket = web.WebSocketResponse(compress=False, autoping=False)
         peer = self.hub.join(accepted, socket)  # before the next upgrade can count the connections
         sending: asyncio.Task[None] | None = None
         try:
             await socket.prepare(request)
             peer.transport = request.transport
+            self.faults.joined(peer)
             sending = asyncio.create_task(self.hub.keep_sending(peer))
             await self._converse(peer)
         finally:
@@ -140,82 +176,43 @@ class Server:
         for text in peer.broker_side.opened():
             self.hub.send(peer, Outgoing(peer.number, text, "reply"))
         async for message in peer.socket:
-            if message.type not in (WSMsgType.TEXT, WSMsgType.BINARY):
-                continue
-            self.log.event("received", connection=peer.number, at_ns=self.clock.wall_ns(), size=len(message.data))
-            await self._react(peer, message.data)
+            if message.type == WSMsgType.PING and self.faults.pongs(peer) and not peer.over:
+                await peer.socket.pong(message.data)
+            if message.type in (WSMsgType.TEXT, WSMsgType.BINARY) and not self.faults.ignores(peer):
+                size = len(message.data)
+                self.log.event("received", connection=peer.number, at_ns=self.clock.wall_ns(), size=size)
+                self._obey(peer, message.data)
 
-    async def _react(self, peer: Peer, data: str | bytes) -> None:
+    def _obey(self, peer: Peer, data: str | bytes) -> None:
+        """React to a client's message, at once or when a fault lets it."""
+        loop = asyncio.get_running_loop()
+        delay = self.faults.command_delay_s(peer) if peer.commands else 0.0
+        peer.commands += 1
+        due = max(peer.busy_until, loop.time()) + delay
+        if due <= loop.time():
+            self._react(peer, data)
+        else:
+            peer.busy_until = due  # a later message does not overtake it
+            loop.call_at(due, self._react, peer, data)
+
+    def _react(self, peer: Peer, data: str | bytes) -> None:
+        if peer.over:
+            return
         reaction = peer.broker_side.received(data)
         self.hub.subscriptions_changed()
+        if len(self.hub.subscribed):
+            self.faults.subscribed()
+            self._fault_added.set()
         for text in reaction.messages:
             self.hub.send(peer, Outgoing(peer.number, text, "reply"))
         lines = reaction.snapshot
         if self.world.replay is not None:
             lines = self.world.replay.shown(lines)
+        self.faults.reacted(peer, reaction)
         if len(lines):
             self.hub.deliver(peer, self.world.market.snapshot(lines), "snapshot")
         if reaction.close is not None:
-            await peer.socket.close(code=reaction.close)
-
-    # --- control ------------------------------------------------------------------------------
-
-    async def _control(self, asked: HttpRequest) -> web.Response:
-        action = getattr(self, f"_{asked.method.lower()}_{asked.path.removeprefix('/sandbox/')}", None)
-        if action is None:
-            return web.json_response({"error": f"no {asked.method} {asked.path} here"}, status=404)
-        try:
-            return web.json_response(action(asked))
-        except ValueError as error:
-            return web.json_response({"error": str(error)}, status=400)
-
-    def _get_clock(self, _: HttpRequest) -> dict[str, Any]:
-        now = self.world.now_ns()
-        return {"now_ns": now, "offset_ns": self.world.clock.offset_ns, "india_time": ist_text(now)}
-
-    def _get_state(self, _: HttpRequest) -> dict[str, Any]:
-        replay = self.world.replay
-        return {
-            "seed": self.world.options.seed,
-            "instruments": len(self.world.market.instruments),
-            "ticks_per_second": self.driver.ticks_per_second,
-            "connections": [_described(peer) for peer in self.hub.peers.values()],
-            "filters": len(self.hub.filters),
-            "replay": None
-            if replay is None
-            else {"rows": len(replay), "sent": replay.sent, "begun": self.driver.replay_begun},
-        }
-
-    def _get_stats(self, _: HttpRequest) -> dict[str, int]:
-        self.log.flush()
-        return dict(self.hub.counts)
-
-    def _post_order(self, asked: HttpRequest) -> dict[str, int]:
-        import msgspec
-
-        order = msgspec.json.decode(asked.body, type=dict[str, Any]) if asked.body else {}
-        return {"sent": self.push_order(order)}
-
-    def _post_drop(self, _: HttpRequest) -> dict[str, int]:
-        return {"dropped": self.hub.drop()}
-
-    def _post_expire(self, _: HttpRequest) -> dict[str, bool]:
-        self.broker.expire()
-        self.log.event("expired", at_ns=self.clock.wall_ns())
-        return {"expired": True}
-
-    def _post_replay(self, _: HttpRequest) -> dict[str, bool]:
-        if self.world.replay is None:
-            raise ValueError("this sandbox has no recording")
-        self.driver.replay_begun = True
-        return {"begun": True}
-
-    def _post_rate(self, asked: HttpRequest) -> dict[str, float]:
-        rate = float(dict(asked.query).get("ticks_per_second", "nan"))
-        if not 0 <= rate < float("inf"):
-            raise ValueError("give ?ticks_per_second=NUMBER, 0 or more")
-        self.driver.ticks_per_second = rate
-        return {"ticks_per_second": rate}
+            self.hub.close(peer, reaction.close)
 
     def push_order(self, order: dict[str, Any]) -> int:
         """Send an order update to every client; returns how many."""
@@ -253,15 +250,20 @@ async def _read(request: web.Request) -> HttpRequest:
     )
 
 
+async def _cut_short(request: web.Request, reply: HttpReply, keep: float) -> web.StreamResponse:
+    """A part of the body that was announced, then the end of the connection."""
+    headers = {"Content-Type": reply.content_type, **reply.headers, "Content-Length": str(len(reply.body))}
+    answer = web.StreamResponse(status=reply.status, headers=headers)
+    await answer.prepare(request)
+    await answer.write(reply.body[: int(len(reply.body) * keep)])
+    if request.transport is not None:
+        request.transport.close()
+    return answer
+
+
 def _response(reply: HttpReply) -> web.Response:
     headers = {"Content-Type": reply.content_type, **reply.headers}
     return web.Response(status=reply.status, body=reply.body, headers=headers)
-
-
-def _described(peer: Peer) -> dict[str, Any]:
-    modes = Counter(peer.broker_side.modes.tolist())
-    subscribed = {mode.word: modes[mode.value] for mode in Mode}
-    return {"number": peer.number, "subscribed": subscribed, "ticks": peer.ticks, "backlog_bytes": peer.backlog}
 
 
 def _without_secrets(raw_query: str) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import secrets
 import time
+from collections.abc import Iterable, Sequence
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 
@@ -11,6 +12,7 @@ import attrs
 
 from marketfeed.brokers import Credentials
 from marketfeed.clock import IST, NS, OffsetClock, to_ns
+from marketfeed.sandbox.faults.script import Planned, parse, parse_file
 from marketfeed.sandbox.history import trading_day
 from marketfeed.sandbox.market import Market
 from marketfeed.sandbox.recording import Recording, load_recording
@@ -21,6 +23,10 @@ from marketfeed.totp import totp
 __all__ = ["MAX_SPEED", "Options", "World"]
 
 MAX_SPEED = float("inf")
+
+
+def _listed(value: str | Iterable[str]) -> tuple[str, ...]:
+    return (value,) if isinstance(value, str) else tuple(value)
 
 
 @attrs.frozen(kw_only=True)
@@ -51,6 +57,10 @@ class Options:
     """``file``, or ``time``: merged over the symbols."""
     replay_start: str = "subscribed"
     """``subscribed``: when a client has subscribed; ``now``; ``command``: on ``POST /sandbox/replay``."""
+    fault: Sequence[str] = attrs.field(default=(), converter=_listed)
+    """Faults with their times, such as ``("drop@5s", "mute@10s for 7s")``; one may be given as a string."""
+    faults: Path | None = None
+    """A file of faults, one a line."""
 
     def __attrs_post_init__(self) -> None:
         if self.replay_order not in ("file", "time"):
@@ -61,6 +71,12 @@ class Options:
             raise ValueError("speed, step_s and heartbeat_s must be above 0")
         if self.ticks_per_second < 0:
             raise ValueError("ticks_per_second must not be negative")
+        self.planned()
+
+    def planned(self) -> list[Planned]:
+        """All faults of the options. Raises ``ValueError`` for one that is not understood."""
+        plan = [parse(line) for line in self.fault]
+        return plan + parse_file(self.faults) if self.faults is not None else plan
 
 
 class World:
