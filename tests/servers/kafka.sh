@@ -8,7 +8,7 @@
 #   MF_KAFKA_PROPERTIES   more lines for server.properties; they win over ours
 #   MF_KAFKA_USERS        "NAME:PASSWORD ...": a listener with SASL PLAIN
 #   MF_KAFKA_PEM          file with private key and certificates: a listener with TLS (with users: one with both)
-#   MF_KAFKA_ACL=1        nobody may do anything without an ACL, but for clients of the plaintext port and user admin
+#   MF_KAFKA_ACL=1        nobody may do anything without an ACL, but for clients of the plaintext ports and user admin
 #   MF_KAFKA_JARS         a folder of jars instead of those that Maven fetches
 #   MF_OWNER              a process id: the node is killed when that process has gone
 #   KAFKA_HEAP_OPTS       -Xmx512m
@@ -73,20 +73,22 @@ container() { echo "marketfeed-kafka-$port"; }
 choose_ports() {
     [ -s "$dir/ports" ] || {
         # shellcheck disable=SC2046  # words
-        set -- $("$python" "$here/ports.py" free 5)
+        set -- $("$python" "$here/ports.py" free 7)
         [ "${MF_KAFKA_PORT:-19092}" = 0 ] || { shift; set -- "${MF_KAFKA_PORT:-19092}" "$@"; }
-        echo "port=$1 controller=$2 sasl=$3 tls=$4 sasl_tls=$5" >"$dir/ports"
+        echo "port=$1 controller=$2 sasl=$3 tls=$4 sasl_tls=$5 behind=$6 front=$7" >"$dir/ports"
     }
     read_ports
 }
 read_ports() { [ ! -s "$dir/ports" ] || eval "$(cat "$dir/ports")"; }
 
-listener() {  # NAME PROTOCOL PORT
-    listeners="$listeners,$1://127.0.0.1:$3" protocols="$protocols,$1:$2"
+listener() {  # NAME PROTOCOL PORT [ADVERTISED]
+    listeners="$listeners,$1://127.0.0.1:$3" advertised="$advertised,$1://127.0.0.1:${4:-$3}" protocols="$protocols,$1:$2"
 }
 
 properties() {
-    listeners=PLAINTEXT://127.0.0.1:$port protocols=CONTROLLER:PLAINTEXT,PLAINTEXT:PLAINTEXT
+    listeners=PLAINTEXT://127.0.0.1:$port advertised=PLAINTEXT://127.0.0.1:$port
+    protocols=CONTROLLER:PLAINTEXT,PLAINTEXT:PLAINTEXT
+    listener PROXIED PLAINTEXT "$behind" "$front"      # clients are told the front port, where a proxy may listen
     [ -z "${MF_KAFKA_USERS:-}" ] || listener SASL SASL_PLAINTEXT "$sasl"
     [ -z "${MF_KAFKA_PEM:-}" ] || listener TLS SSL "$tls"
     [ -z "${MF_KAFKA_USERS:-}" ] || [ -z "${MF_KAFKA_PEM:-}" ] || listener SASLTLS SASL_SSL "$sasl_tls"
@@ -96,7 +98,7 @@ node.id=1
 controller.quorum.bootstrap.servers=127.0.0.1:$controller
 controller.listener.names=CONTROLLER
 listeners=$listeners,CONTROLLER://127.0.0.1:$controller
-advertised.listeners=$listeners
+advertised.listeners=$advertised
 listener.security.protocol.map=$protocols
 inter.broker.listener.name=PLAINTEXT
 log.dirs=$data

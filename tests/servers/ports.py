@@ -1,6 +1,6 @@
 """Free ports of the loopback, and whether a Kafka node answers on one; `kafka.sh` and `servers.py` use both.
 
-From a shell: ``python ports.py free 3`` prints three ports; ``python ports.py kafka PORT`` exits 0 when the node is ready.
+From a shell: ``python ports.py free 3`` prints three ports; ``python ports.py kafka PORT`` exits 0 if it is ready.
 """
 
 from __future__ import annotations
@@ -10,8 +10,8 @@ import socket
 import struct
 import sys
 
-# Below the range from which Linux and macOS take the local ports of outgoing connections. A client that keeps trying to
-# reach a server that is down can otherwise be given that very port, connect to itself, and keep the server from coming back.
+# Below the range from which Linux and macOS take the local ports of outgoing connections. A client that keeps trying
+# to reach a server that is down can otherwise be given that very port, connect to itself, and keep the server out.
 _FIRST, _LAST = 20_000, 30_000
 _METADATA, _VERSION = 3, 5
 
