@@ -129,12 +129,12 @@ class CaptureWriter:
 
     def _put(self, kind: bytes, items: int, raw: bytes) -> None:
         assert self._file is not None
-        block = memoryview(encode_block(kind, self._blocks, items, raw))
         try:
+            block = memoryview(encode_block(kind, self._blocks, items, raw))
             done = 0
             while done < len(block):
                 done += self._file.write(block[done:])
-        except OSError:
+        except BaseException:
             self._give_up()
             raise
         self._size += len(block)
