@@ -1,4 +1,7 @@
-"""One connection against a real WebSocket server that does what it is told: refusals, odd messages, silence, the end."""
+"""One connection against a real WebSocket server that does what it is told: odd messages, silence, the end.
+
+How a line is opened, and refused, is in ``test_sockets.py``.
+"""
 
 from __future__ import annotations
 
@@ -15,15 +18,15 @@ import pytest
 
 from marketfeed.clock import Clock
 from marketfeed.contract import DATA, IGNORE, Emit, Frame, Handshake, KeepAlive, Send, Step, Stream, Subscription
-from marketfeed.engine import wire as module
+from marketfeed.engine import line as module
 from marketfeed.engine.frames import BINARY, CLOSE, PING, PONG, TEXT
 from marketfeed.engine.inbox import Inbox
 from marketfeed.engine.logs import get_log
 from marketfeed.engine.retry import Backoff
 from marketfeed.engine.supervisor import State, Supervisor
-from marketfeed.engine.wire import Wire, open_socket
+from marketfeed.engine.wire import Wire
 from marketfeed.enums import Mode
-from marketfeed.errors import AuthError, LineLost, MarketFeedError, RateLimited, SessionExpired
+from marketfeed.errors import AuthError, SessionExpired
 from marketfeed.instruments import Instrument
 
 WANTED = Subscription.of([Instrument(exchange="NSE", symbol="INFY", token="1")], Mode.FULL)
@@ -116,10 +119,6 @@ class Server:
 
     def _serve(self, peer: socket.socket, script: Script | int) -> None:
         request = _head(peer)
-        if request.startswith("CONNECT "):  # as a proxy that is also the broker
-            self.requests.append(request)
-            peer.sendall(b"HTTP/1.1 200 Connection established\r\n\r\n")
-            request = _head(peer)
         self.requests.append(request)
         if isinstance(script, int):
             peer.sendall(f"HTTP/1.1 {script} No\r\nContent-Length: 0\r\n\r\n".encode())
@@ -128,6 +127,7 @@ class Server:
         digest = hashlib.sha1(f"{key}258EAFA5-E914-47DA-95CA-C5AB0DC85B11".encode()).digest()
         peer.sendall(
             b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+            b"Sec-WebSocket-Protocol: ticks\r\n"
             b"Sec-WebSocket-Accept: " + base64.b64encode(digest) + b"\r\n\r\n"
         )
         script(Line(peer, request))
@@ -215,22 +215,26 @@ class Talk(Stream):
 
 @attrs.define
 class Running:
-    """A wire on a thread, with what it told."""
+    """A wire on a thread, with what it told and what it handed over."""
 
     wire: Wire
     talk: Talk
-    inbox: Inbox
-    events: list[tuple[str, Mapping[str, Any]]]
     thread: threading.Thread
+    collector: threading.Thread
+    events: list[tuple[str, Mapping[str, Any]]]
+    items: list[Frame | None]
+    """Data messages; None is a new socket."""
     changed: threading.Condition
 
     def frames(self, count: int) -> list[Frame]:
-        """The next ``count`` data messages."""
-        found: list[Frame] = []
-        while len(found) < count:
-            for item in self.inbox.take() or ():
-                found += item.frames or ()
-        return found
+        """The first ``count`` data messages."""
+        with self.changed:
+            assert self.changed.wait_for(lambda: len(self.data) >= count, PATIENCE_S), self.items
+        return self.data[:count]
+
+    @property
+    def data(self) -> list[Frame]:
+        return [item for item in self.items if item is not None]
 
     def wait_for(self, kind: str, times: int = 1) -> Mapping[str, Any]:
         """The data of the event of that kind."""
@@ -242,18 +246,27 @@ class Running:
         return [data for one, data in self.events if one == kind]
 
     def end(self) -> None:
+        """Stop, and wait until everything was handed over."""
         self.wire.stop()
         self.thread.join(PATIENCE_S)
         assert not self.thread.is_alive()
+        self.wire.inbox.close()
+        self.collector.join(PATIENCE_S)
 
 
 @contextmanager
 def connected(
-    server: Server, *, renew: Callable[[], Stream] | None = None, max_message_bytes: int = 2**20, **talk: Any
+    server: Server,
+    *,
+    renew: Callable[[], Stream] | None = None,
+    clock: Clock | None = None,
+    max_message_bytes: int = 2**20,
+    **talk: Any,
 ) -> Iterator[Running]:
-    stream = Talk(talk.pop("url", server.url), **talk)
+    stream = Talk(server.url, **talk)
     inbox = Inbox(1, Clock())
     events: list[tuple[str, Mapping[str, Any]]] = []
+    items: list[Frame | None] = []
     changed = threading.Condition()
 
     def emit(kind: str, connection: int, data: Mapping[str, Any]) -> None:
@@ -261,20 +274,30 @@ def connected(
             events.append((kind, data))
             changed.notify_all()
 
+    def collect() -> None:
+        while (taken := inbox.take()) is not None:
+            with changed:
+                for item in taken:
+                    items.extend(item.frames or [None])
+                changed.notify_all()
+
     wire = Wire(
         number=0,
         stream=stream,
         wanted=WANTED,
         inbox=inbox,
-        clock=Clock(),
+        clock=clock or Clock(),
         log=get_log(),
         emit=emit,
         renew=renew or (lambda: stream),
         max_message_bytes=max_message_bytes,
         supervisor=Supervisor(Backoff(0.01, 0.02)),
     )
-    running = Running(wire, stream, inbox, events, threading.Thread(target=wire.run, daemon=True), changed)
-    running.thread.start()
+    thread = threading.Thread(target=wire.run, daemon=True)
+    collector = threading.Thread(target=collect, daemon=True)
+    running = Running(wire, stream, thread, collector, events, items, changed)
+    thread.start()
+    collector.start()
     try:
         yield running
     finally:
@@ -284,33 +307,6 @@ def connected(
 # --- opening --------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
-    ("status", "error"),
-    [(401, SessionExpired), (403, SessionExpired), (429, RateLimited), (502, LineLost), (404, LineLost)],
-)
-def test_a_refused_upgrade_says_what_to_do_and_never_the_url(status: int, error: type[MarketFeedError]) -> None:
-    with serving(status) as server, pytest.raises(error) as caught:
-        open_socket(Handshake(url=server.url))
-    assert str(status) in str(caught.value)
-    assert "127.0.0.1" in str(caught.value)
-    assert "hush" not in str(caught.value)
-    assert caught.value.__cause__ is None
-
-
-def test_nobody_there_is_a_lost_line() -> None:
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        port = listener.getsockname()[1]
-    with pytest.raises(LineLost, match=r"cannot connect to 127\.0\.0\.1") as caught:
-        open_socket(Handshake(url=f"ws://127.0.0.1:{port}/?token=hush"))
-    assert "hush" not in str(caught.value)
-
-
-def test_a_server_that_speaks_no_tls_is_a_lost_line() -> None:
-    with serving(stay) as server, pytest.raises(LineLost) as caught:
-        open_socket(Handshake(url=server.url.replace("ws://", "wss://")), timeout_s=2.0)
-    assert "hush" not in str(caught.value)
-
-
 def test_the_handshake_carries_headers_and_subprotocols_and_no_origin() -> None:
     with serving(stay) as server, connected(server) as running:
         running.wait_for("connected")
@@ -318,18 +314,6 @@ def test_the_handshake_carries_headers_and_subprotocols_and_no_origin() -> None:
     assert "x-kite-version: 3" in head
     assert "sec-websocket-protocol: ticks" in head
     assert "origin" not in head
-
-
-def test_a_proxy_is_asked_with_its_password_and_then_only_passes_on() -> None:
-    with serving(stay) as server:
-        socket = open_socket(
-            Handshake(url="ws://broker.example/"), proxy=f"http://me:secret@127.0.0.1:{server.port}", timeout_s=5.0
-        )
-        socket.shutdown()
-    connect, upgrade = server.requests
-    assert connect.startswith("CONNECT broker.example:80 ")
-    assert base64.b64encode(b"me:secret").decode() in connect
-    assert "Proxy-Authorization" not in upgrade
 
 
 # --- talking --------------------------------------------------------------------------------------
@@ -407,15 +391,12 @@ def test_a_close_of_the_broker_is_told_with_its_code_and_followed_by_a_reconnect
 
 def test_a_cut_line_is_noticed_and_a_new_socket_means_a_new_parser() -> None:
     def cut(line: Line) -> None:
+        line.until(BINARY)  # the end of the subscription: unread bytes would turn the end into a reset
         line.send(BINARY, b"old")
 
     with serving(cut, sending((BINARY, b"new"))) as server, connected(server) as running:
-        running.wait_for("connected", 2)
-        items: list[bytes | None] = []
-        while b"new" not in items:
-            for item in running.inbox.take() or ():
-                items += [frame.data for frame in item.frames] if item.frames else [None]
-    assert items == [None, b"old", None, b"new"]
+        running.frames(2)
+    assert [item and item.data for item in running.items] == [None, b"old", None, b"new"]
     assert len(running.of("disconnected")) == 1
 
 
@@ -452,16 +433,26 @@ def test_a_keep_alive_is_a_ping_or_the_vendors_own_words() -> None:
     assert heard == [b"", b"are you there"]
 
 
-def test_a_peer_that_says_nothing_is_dead_and_one_that_only_answers_pings_is_not() -> None:
-    def mute(line: Line) -> None:
-        with suppress(EOFError):
-            while True:
-                line.read()
+class Hasty(Clock):
+    """Ten of its seconds are one of the host's."""
 
-    with serving(mute, stay) as server, connected(server, alive=KeepAlive(0.05, 0.6)) as running:
-        assert "nothing heard for" in running.wait_for("disconnected")["reason"]
+    def monotonic(self) -> float:
+        return super().monotonic() * 10
+
+
+def test_a_peer_that_says_nothing_is_dead_and_one_that_only_answers_pings_is_not(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(module, "READ_S", 0.01)
+
+    def mute(line: Line) -> None:
+        while True:
+            line.read()
+
+    with serving(mute, stay) as server, connected(server, clock=Hasty()) as running:
+        assert "no sign of life" in running.wait_for("disconnected")["reason"]
         running.wait_for("connected", 2)
-        running.thread.join(1.5)  # more than twice the time after which it would be dead
+        running.thread.join(1.2)  # more than twice the time after which it would be dead
         assert len(running.of("disconnected")) == 1
 
 
@@ -531,7 +522,7 @@ def test_a_refused_login_ends_the_wire_with_its_error() -> None:
 
 
 def test_a_stop_wakes_a_blocked_reader_and_says_goodbye(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "_TICK_S", 1000.0)  # nothing but the stop can wake it
+    monkeypatch.setattr(module, "READ_S", 1000.0)  # nothing but the stop can wake it
     goodbyes: list[bytes] = []
 
     def script(line: Line) -> None:
@@ -556,9 +547,6 @@ def test_a_stop_ends_a_wait_before_the_next_try() -> None:
 
 def test_what_was_read_before_the_stop_is_handed_over() -> None:
     with serving(sending(*[(BINARY, b"x")] * 500)) as server, connected(server) as running:
-        got = running.frames(1)
+        running.frames(1)
         running.end()
-        running.inbox.close()
-        while (items := running.inbox.take()) is not None:
-            got += [frame for item in items for frame in item.frames or ()]
-    assert len(got) == running.wire.counts.frames
+    assert len(running.data) == running.wire.counts.frames
