@@ -152,7 +152,7 @@ start() {
     fi
     ( program kafka.Kafka "$dir/server.properties" ) </dev/null >>"$dir/log/kafka.log" 2>&1 &
     echo $! >"$pidfile"
-    guard "$pidfile" "$dir/server.properties"
+    guard "$pidfile"
     wait_for 60 "$pidfile" ready || { tail -n5 "$dir/log/kafka.log" >&2; exit 1; }
 }
 

@@ -44,7 +44,8 @@ wait_for() {
 # running PID: whether it is alive; a zombie that nobody has collected is not.
 running() {
     kill -0 "$1" 2>/dev/null || return 1
-    [ ! -r "/proc/$1/stat" ] || ! sed 's/.*) //' "/proc/$1/stat" | grep -q '^Z'
+    read -r stat 2>/dev/null <"/proc/$1/stat" || return 0
+    case ${stat##*) } in Z*) return 1 ;; esac
 }
 
 # ours PIDFILE WORD: whether that process is alive and its command line has WORD (a number may have been reused).
@@ -67,15 +68,16 @@ end() {
     rm -f "$1"
 }
 
-# guard PIDFILE WORD: kill -9 the server when process MF_OWNER has gone, so that no server outlives its test session.
+# guard PIDFILE: kill -9 the server when process MF_OWNER has gone, so that no server outlives its test session.
 guard() {
     [ -n "${MF_OWNER:-}" ] || return 0
+    number=$(head -n1 "$1")
     ( trap '' INT HUP
       while running "$MF_OWNER"; do
-          ours "$1" "$2" || exit 0
           sleep 1
+          [ "$(head -n1 "$1")" = "$number" ] && running "$number" || exit 0
       done
-      "$0" kill ) </dev/null >/dev/null 2>&1 &
+      "$here/${0##*/}" kill ) </dev/null >/dev/null 2>&1 &
 }
 
 # ports WANTED COUNT: the ports of this server, "A B C": those it had before, else WANTED and the following, else free ones.

@@ -22,7 +22,7 @@ start() {
         -o "-c listen_addresses=127.0.0.1 -c port=$port -c unix_socket_directories= -c fsync=${MF_PG_FSYNC:-on}" >/dev/null
     "$bin/psql" -qtAX -h 127.0.0.1 -p "$port" -U market -d postgres -c "select 1 from pg_database where datname='market'" |
         grep -q 1 || "$bin/createdb" -h 127.0.0.1 -p "$port" -U market market
-    guard "$data/postmaster.pid" "$data"
+    guard "$data/postmaster.pid"
 }
 finish() { end "$data/postmaster.pid" "$data" "$1"; }   # SIGINT is PostgreSQL's fast shutdown
 case ${1:-} in

@@ -30,7 +30,7 @@ start() {
     rm -f pid
     as rabbitmq "$bin/rabbitmq-server" -detached >"$dir/start.log" 2>&1
     wait_for 20 '' test -s pid
-    guard "$dir/pid" "-home $dir "
+    guard "$dir/pid"
     ctl await_startup --timeout 60 >/dev/null
 }
 finish() {

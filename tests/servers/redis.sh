@@ -16,7 +16,7 @@ start() {
         --pidfile "$dir/redis.pid" --logfile "$dir/redis.log" --appendonly yes \
         --appendfsync "${MF_REDIS_FSYNC:-everysec}" --save '' >/dev/null
     wait_for 10 '' up
-    guard "$dir/redis.pid" "127.0.0.1:$port"
+    guard "$dir/redis.pid"
 }
 finish() { [ ! -d "$dir" ] || end "$dir/redis.pid" "127.0.0.1:$(ports "$wanted" 1)" "$1"; }
 case ${1:-} in

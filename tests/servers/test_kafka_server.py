@@ -191,7 +191,14 @@ def certificate(folder: Path) -> Path:
     """Key and certificate of a server at 127.0.0.1, in one file."""
     folder.mkdir()
     new = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", "/CN=broker"]
-    files = ["-addext", "subjectAltName=IP:127.0.0.1", "-keyout", folder / "key", "-out", folder / "certificate"]
+    files = [
+        "-addext",
+        "subjectAltName=IP:127.0.0.1",
+        "-keyout",
+        str(folder / "key"),
+        "-out",
+        str(folder / "certificate"),
+    ]
     subprocess.run([*new, *files], check=True, capture_output=True)
     (folder / "both").write_text((folder / "key").read_text() + (folder / "certificate").read_text())
     return folder / "both"

@@ -122,6 +122,7 @@ def test_a_client_that_gives_up_on_a_held_connection_does_not_keep_the_proxy_ope
     proxy.hold(answers=True, requests=True)
     with connect(proxy) as client:
         client.sendall(b"x")
+        until(lambda: proxy.held_requests == 1)
     assert proxy.open_connections == 1
     proxy.release()
     until(lambda: proxy.open_connections == 0)
