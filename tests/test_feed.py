@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,8 @@ import pytest
 from marketfeed import Feed
 from marketfeed.batches import TickBatch
 from marketfeed.contract import Event
-from marketfeed.errors import ConfigError, MarketFeedError, SessionExpired, VendorError
+from marketfeed.engine.summary import Summary
+from marketfeed.errors import ConfigError, JournalError, MarketFeedError, SessionExpired, VendorError
 from marketfeed.sandbox import Sandbox, spawn_sandbox
 from marketfeed.sinks.embedding import MemorySink
 from marketfeed.tokens import MemoryTokenStore
@@ -228,3 +230,78 @@ def test_start_and_stop_leave_nothing_behind() -> None:
 @pytest.mark.slow
 def test_a_thousand_cycles_leave_nothing_behind() -> None:
     cycle_feeds(1000)
+
+
+def test_a_callback_may_stop_the_feed(box: Sandbox) -> None:
+    calls: list[int] = []
+
+    def callback(batch: TickBatch) -> None:
+        calls.append(len(batch))
+        feed.stop()
+
+    feed = feed_on(box)
+    feed.on_batch(callback)
+    started = time.monotonic()
+    with feed:
+        assert feed.wait(10)
+    assert time.monotonic() - started < 8
+    summary = feed.stop()
+    assert summary.sinks[0].delivered == summary.appended == sum(calls)
+
+
+def test_two_threads_that_stop_get_one_summary(box: Sandbox) -> None:
+    stopped: list[Event] = []
+    feed = feed_on(box)
+    feed.on_event(lambda event: stopped.append(event) if event.kind == "stopped" else None)
+    summaries: list[Summary] = []
+    with feed:
+        threads = [threading.Thread(target=lambda: summaries.append(feed.stop())) for _ in range(4)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join(15)
+    assert len(summaries) == 4
+    assert all(one is summaries[0] for one in summaries)
+    assert len(stopped) == 1
+
+
+def test_a_sink_added_at_run_time_misses_nothing_from_that_moment_on(box: Sandbox) -> None:
+    class Slow(MemorySink):
+        def open(self) -> None:
+            time.sleep(0.3)
+
+    sink = Slow()
+    with feed_on(box) as feed:
+        batches = feed.batches()
+        next(batches)
+        before = feed.pipeline.journal.committed
+        feed.add_sink(sink)
+        after = feed.pipeline.journal.committed
+        while next(batches).first_row < after + 200:
+            pass
+    assert before <= sink.rows()[0].seq <= after
+    assert feed.stop().sinks[0].left == 0
+
+
+def test_a_name_that_two_sinks_would_share_is_refused(box: Sandbox) -> None:
+    feed = feed_on(box, sinks=["memory"])
+    with pytest.raises(MarketFeedError, match="'memory' already"):
+        feed.add_sink(MemorySink(), name="memory")
+    feed.http.close()
+
+
+def test_a_start_that_fails_before_the_journal_leaves_no_connection_open(box: Sandbox) -> None:
+    feed = feed_on(box, ["NSE:NOTHING"])
+    with pytest.raises(ConfigError):
+        feed.start()
+    pools = [adapter.poolmanager.pools for adapter in feed.http.session.adapters.values()]  # type: ignore[attr-defined]
+    assert [len(pool) for pool in pools] == [0, 0]
+    with pytest.raises(ConfigError):  # and may be tried again
+        feed.start()
+
+
+def test_two_feeds_of_one_name_do_not_share_a_journal(box: Sandbox, tmp_path: Path) -> None:
+    with feed_on(box, journal=tmp_path) as feed:
+        with pytest.raises(JournalError, match="one writer"):
+            feed_on(box, journal=tmp_path).start()
+        next(iter(feed))

@@ -6,7 +6,7 @@ import asyncio
 import itertools
 import threading
 import traceback
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Generator, Iterable, Iterator, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -16,7 +16,7 @@ import attrs
 from marketfeed import config as configuration
 from marketfeed.batches import Tick, TickBatch
 from marketfeed.clock import Clock
-from marketfeed.config import CaptureConfig, Config, DeadLettersConfig, FeedConfig, JournalConfig, VendorConfig
+from marketfeed.config import CaptureConfig, Config, DeadLettersConfig, FeedConfig, JournalConfig, ValidationConfig, VendorConfig
 from marketfeed.contract import Event, Sink, Subscription, TokenStore
 from marketfeed.deadletters import DeadLetters, letters_folder
 from marketfeed.engine.account import Account
@@ -64,6 +64,7 @@ class Feed:
         instruments: Iterable[str],
         mode: str = "full",
         settings: Mapping[str, Any] | None = None,
+        validation: Mapping[str, Any] | None = None,
         sinks: Iterable[str | Sink] = (),
         journal: str | Path | None = None,
         capture: str | Path | None = None,
@@ -89,6 +90,7 @@ class Feed:
                     }
                 },
                 "vendors": {vendor: dict(settings or {})},
+                "validation": dict(validation or {}),
                 "journal": {"kind": "memory"} if journal is None else {"kind": "disk", "folder": str(journal)},
                 "capture": {} if capture is None else {"folder": str(capture)},
             },
@@ -133,6 +135,7 @@ class Feed:
         self._vendor: VendorConfig = config.vendors[self._config.vendor]
         self._journal_config: JournalConfig = config.journal
         self._letters_config: DeadLettersConfig = config.dead_letters
+        self._validation_config: ValidationConfig = config.validation
         self._known_secrets = configuration.secrets_of(config)
         self._capture_config: CaptureConfig = config.capture
         self._on_error = on_error
@@ -300,6 +303,7 @@ class Feed:
                 self.clock,
                 self._log,
                 self._config.stop_timeout_s,
+                validation=self._validation_config,
             )
         except BaseException:
             journal.close()
@@ -412,7 +416,7 @@ class Feed:
         if self._on_error == "stop" and self._pipeline is not None:
             self._pipeline.fail(error)
 
-    def batches(self, max_rows: int = 4096) -> Iterator[TickBatch]:
+    def batches(self, max_rows: int = 4096) -> Generator[TickBatch, None, None]:
         """Every batch since the feed started, then live ones as they come.
 
         Ends when the feed was stopped and all was given; raises the feed's error if it failed. A

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Generator
 from concurrent.futures import ThreadPoolExecutor
 
 import attrs
@@ -30,7 +30,7 @@ class Observer:
         self._max_rows = max_rows
         self._ended = False
 
-    def batches(self) -> Iterator[TickBatch]:
+    def batches(self) -> Generator[TickBatch, None, None]:
         """For ``for``: ends with the feed, raises its error."""
         reader = self._open()
         try:

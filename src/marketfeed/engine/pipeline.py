@@ -14,6 +14,7 @@ from typing import Any
 import attrs
 
 from marketfeed.clock import Clock
+from marketfeed.config import ValidationConfig
 from marketfeed.contract import Parser, Session, Sink, Stream, Subscription
 from marketfeed.engine.account import Account
 from marketfeed.engine.deadletters import DeadLetters
@@ -25,6 +26,7 @@ from marketfeed.engine.logs import Log
 from marketfeed.engine.parsing import ParseLoop
 from marketfeed.engine.summary import SinkSummary, Summary
 from marketfeed.engine.supervisor import State
+from marketfeed.engine.validation import Validator
 from marketfeed.engine.wire import Wire
 from marketfeed.errors import MarketFeedError, Overrun
 from marketfeed.framelog import FrameLog
@@ -85,6 +87,7 @@ class Pipeline:
         clock: Clock,
         log: Log,
         stop_timeout_s: float = 10.0,
+        validation: ValidationConfig | None = None,
     ) -> None:
         self.name = name
         self.journal = journal
@@ -93,6 +96,7 @@ class Pipeline:
         self.clock = clock
         self.log = log
         self.stop_timeout_s = stop_timeout_s
+        self._validation = validation
         self.first_row = journal.run_start
         """The journal's next row when this run began."""
         self.latest = Latest(journal.origin)
@@ -203,6 +207,7 @@ class Pipeline:
             log=self.log,
             fail=self.fail,
             capture=self.capture,
+            validator=Validator(self._validation, self.journal.instruments),
         )
         self._thread("parse", self.parse.run)
 
@@ -262,7 +267,7 @@ class Pipeline:
             wire.stop()
         if self._inbox is not None:
             self._inbox.open_wide()
-        # A wire in the middle of connecting or logging in opens nothing any more: the sinks need the time.
+        # A wire in the middle of connecting or logging in opens nothing any more and ends by itself.
         self._join("wire-", min(deadline, self.clock.monotonic() + _GRACE_S))
         if self._inbox is not None and self.parse is not None:
             self._inbox.close()
@@ -282,7 +287,7 @@ class Pipeline:
         self.events.put("stopped")
         self.events.close()
         self._join("events", deadline + _GRACE_S)
-        self._join("wire-", deadline)
+        self._join("wire-", 0.0)
         self.finished.set()
         return self.summary()
 
@@ -368,6 +373,7 @@ class Pipeline:
                 for wire in self.wires
             ],
             "parse": {**attrs.asdict(parse.counts), "stuck": parse.stuck or None} if parse else None,
+            "validation": parse.validator.status() if parse else {},
             "journal": {
                 "name": self.journal.name,
                 "committed": self.journal.committed,
