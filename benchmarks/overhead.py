@@ -20,7 +20,7 @@ from marketfeed.engine.inbox import Inbox
 from marketfeed.engine.latest import Latest
 from marketfeed.engine.logs import get_log
 from marketfeed.engine.parsing import ParseLoop
-from marketfeed.engine.validation import validate
+from marketfeed.engine.validation import Validator
 from marketfeed.instruments import TokenMap
 from marketfeed.journal import Journal
 
@@ -70,9 +70,9 @@ def run() -> Iterator[Result]:
 
     def by_hand() -> None:
         journal, tokens = fresh()
-        parser, latest = KiteParser(tokens), Latest(journal.origin)
+        parser, latest, validator = KiteParser(tokens), Latest(journal.origin), Validator()
         for data in frames:
-            rows = validate(parser([Frame(data, time.time_ns())]).rows).rows
+            rows = validator.check(parser([Frame(data, time.time_ns())]).rows).rows
             latest.update(rows, journal.append(rows) - len(rows))
         for number in range(SINKS):
             sink = Null()

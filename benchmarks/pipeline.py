@@ -12,7 +12,7 @@ from marketfeed_kite.parser import KiteParser
 from benchmarks._kite import as_text, check_and_enrich, full_frames, instruments, official_parser
 from benchmarks._ratio import Result, compare
 from marketfeed.contract import Frame
-from marketfeed.engine.validation import validate
+from marketfeed.engine.validation import Validator
 from marketfeed.instruments import TokenMap
 from marketfeed.journal import Journal
 from marketfeed.sinks.encode import TickEncoder
@@ -34,11 +34,12 @@ def run() -> Iterator[Result]:
     for per_frame, target in ((1, 6.0), (10, 8.0), (100, 12.0)):
         frames = full_frames(2000, per_frame)
         drained = max(1, WAITING // per_frame)
+        check = Validator().check
 
         def ours(frames: list[bytes] = frames, drained: int = drained) -> None:
             for at in range(0, len(frames), drained):
                 now = time.time_ns()
-                journal.append(validate(parser([Frame(data, now) for data in frames[at : at + drained]]).rows).rows)
+                journal.append(check(parser([Frame(data, now) for data in frames[at : at + drained]]).rows).rows)
                 while len(batch := reader.take()):
                     encoder.lines(batch)
                 reader.commit()
@@ -46,7 +47,7 @@ def run() -> Iterator[Result]:
         def columnar(frames: list[bytes] = frames, drained: int = drained) -> None:
             for at in range(0, len(frames), drained):
                 now = time.time_ns()
-                journal.append(validate(parser([Frame(data, now) for data in frames[at : at + drained]]).rows).rows)
+                journal.append(check(parser([Frame(data, now) for data in frames[at : at + drained]]).rows).rows)
                 while len(batch := reader.take()):
                     bytes(batch.rows.view("u1").data)
                 reader.commit()

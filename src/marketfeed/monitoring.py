@@ -6,7 +6,9 @@ Nothing is counted here: a scrape reads the plain numbers that the engine's thre
 from __future__ import annotations
 
 import json
+import logging
 import threading
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from itertools import accumulate
@@ -25,6 +27,7 @@ from marketfeed.feed import Feed
 
 __all__ = ["FeedCollector", "Monitor", "registry_of"]
 
+_log = logging.getLogger("marketfeed.monitoring")
 _FEED = ("feed",)
 _LINE = ("feed", "connection")
 _SINK = ("feed", "sink")
@@ -61,11 +64,16 @@ class FeedCollector(Collector):
         overflow = CounterMetricFamily(
             "marketfeed_dead_letters_overflowed", "Dead letters counted but not kept", labels=_FEED
         )
+        doubts = CounterMetricFamily(
+            "marketfeed_validation", "Ticks that validation doubts", labels=("feed", "reason", "action")
+        )
         for feed, pipeline in self._running():
             for (kind, reason), count in list(pipeline.deadletters.counts.items()):
                 letters.add_metric((feed.name, kind, reason), count)
             overflow.add_metric((feed.name,), pipeline.deadletters.overflowed)
             if pipeline.parse is not None:
+                for word, doubt in pipeline.parse.validator.status().items():
+                    doubts.add_metric((feed.name, word, doubt["action"]), doubt["rows"])
                 counts = pipeline.parse.counts
                 received.add_metric((feed.name, feed.vendor), counts.parsed)
                 for family, value in (
@@ -75,7 +83,7 @@ class FeedCollector(Collector):
                     (bad, counts.bad_packets),
                 ):
                     family.add_metric((feed.name,), value)
-        yield from (received, appended, dropped, lost, bad, letters, overflow)
+        yield from (doubts, received, appended, dropped, lost, bad, letters, overflow)
 
     def _connections(self) -> Iterator[Metric]:
         up = GaugeMetricFamily("ingestion_websocket_connected", "1 while the connection is live", labels=_LINE)
@@ -129,8 +137,10 @@ class FeedCollector(Collector):
         letters = CounterMetricFamily("marketfeed_sink_dead_lettered", "Rows the sink refused", labels=_SINK)
         retried = CounterMetricFamily("marketfeed_sink_retries", "Repeated attempts", labels=_SINK)
         for feed, pipeline in self._running():
-            retries = {delivery.name: delivery.retries for delivery in pipeline.deliveries}
-            for sink in pipeline.summary().sinks:
+            sinks = pipeline.summary().sinks
+            # After the summary: a sink may be added at any moment.
+            retries = {delivery.name: delivery.retries for delivery in list(pipeline.deliveries)}
+            for sink in sinks:
                 labels = (feed.name, sink.name)
                 lag.add_metric(labels, sink.left)
                 delivered.add_metric(labels, sink.delivered)
@@ -146,11 +156,17 @@ class FeedCollector(Collector):
         seconds = HistogramMetricFamily(
             "http_request_duration_seconds", "Duration of HTTP calls to brokers", labels=("vendor", "endpoint")
         )
+        # Added up over the feeds: two of one vendor would give a series twice, and a scraper refuses that.
+        counts: Counter[tuple[str, str, str]] = Counter()
+        durations: dict[tuple[str, str], Histogram] = {}
         for feed in self._feeds:
-            for labels, count in list(feed.api_calls.calls.items()):
-                calls.add_metric(labels, count)
+            counts.update(dict(feed.api_calls.calls))
             for where, histogram in list(feed.api_calls.seconds.items()):
-                _add(seconds, where, histogram)
+                durations[where] = histogram.plus(durations.get(where, Histogram()))
+        for labels, count in counts.items():
+            calls.add_metric(labels, count)
+        for where, histogram in durations.items():
+            _add(seconds, where, histogram)
         yield from (calls, seconds)
 
     def _latencies(self) -> Iterator[Metric]:
@@ -238,8 +254,14 @@ class _Server(ThreadingHTTPServer):
 
 def _handler(monitor: Monitor) -> type[BaseHTTPRequestHandler]:
     class Handler(BaseHTTPRequestHandler):
+        timeout = 10  # seconds for a request: a client that says nothing does not keep its thread
+
         def do_GET(self) -> None:
-            status, kind, body = monitor.answer(self.path)
+            try:
+                status, kind, body = monitor.answer(self.path)
+            except Exception:
+                _log.exception("%s could not be answered", self.path)
+                status, kind, body = 500, "text/plain", b"internal error; the log tells more\n"
             self.send_response(status)
             self.send_header("Content-Type", kind)
             self.send_header("Content-Length", str(len(body)))

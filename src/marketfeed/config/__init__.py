@@ -27,6 +27,7 @@ from marketfeed.config.settings import (
     LoggingConfig,
     MetricsConfig,
     SinkConfig,
+    ValidationConfig,
     VendorConfig,
 )
 from marketfeed.errors import ConfigError
@@ -42,6 +43,7 @@ __all__ = [
     "LoggingConfig",
     "MetricsConfig",
     "SinkConfig",
+    "ValidationConfig",
     "VendorConfig",
     "build",
     "load",

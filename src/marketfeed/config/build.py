@@ -20,6 +20,7 @@ from marketfeed.config.settings import (
     LoggingConfig,
     MetricsConfig,
     SinkConfig,
+    ValidationConfig,
     VendorConfig,
 )
 from marketfeed.config.tables import TableReader
@@ -28,7 +29,7 @@ from marketfeed.plugins import EXTRAS, Plugins
 
 __all__ = ["build_config"]
 
-_SECTIONS = ("feeds", "vendors", "sinks", "journal", "capture", "dead_letters", "metrics", "log")
+_SECTIONS = ("feeds", "vendors", "sinks", "journal", "capture", "dead_letters", "validation", "metrics", "log")
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_-]*")
 _COMMON = frozenset({"batch_rows", "batch_timeout_s", "flush_every_s", "start", "on_startup_error"})
 _KINDS = ("ticks",)  # what a live feed delivers
@@ -69,10 +70,11 @@ class _Builder:
         for feed in feeds.values():
             self._link_vendor(feed, vendors)
             self._link_sinks(feed, sinks)
-        journal, capture, dead_letters, metrics, log = (
+        journal, capture, dead_letters, validation, metrics, log = (
             self._section("journal", JournalConfig),
             self._section("capture", CaptureConfig),
             self._section("dead_letters", DeadLettersConfig),
+            self._section("validation", ValidationConfig),
             self._section("metrics", MetricsConfig),
             self._section("log", LoggingConfig),
         )
@@ -82,7 +84,7 @@ class _Builder:
             self._check_ports(good[2], metrics)
         if journal is None or capture is None or dead_letters is None or metrics is None or log is None:
             return None
-        if self.reader.problems:
+        if validation is None or self.reader.problems:
             return None
         return Config(
             feeds=good[0],
@@ -91,6 +93,7 @@ class _Builder:
             journal=journal,
             capture=capture,
             dead_letters=dead_letters,
+            validation=validation,
             metrics=metrics,
             log=log,
             warnings=tuple(self._warnings(good[0], raw_vendors, raw_sinks)),

@@ -27,6 +27,7 @@ __all__ = [
     "LoggingConfig",
     "MetricsConfig",
     "SinkConfig",
+    "ValidationConfig",
     "VendorConfig",
 ]
 
@@ -34,6 +35,11 @@ CALENDARS = ("NSE", "always")
 """Names of market calendars; ``always`` is a market that never closes."""
 
 _SinkClass = type[Sink]  # by another name, because SinkConfig has a field called type
+
+
+Action = Literal["keep", "drop", "dead-letter"]
+"""What happens to a row that validation doubts: keep it (the doubt stands in its flags), drop it (counted), or
+put it into the dead letters."""
 
 
 def _parse_port(value: int | str | None) -> int | None:
@@ -173,6 +179,42 @@ class DeadLettersConfig:
 
 
 @attrs.frozen(kw_only=True)
+class ValidationConfig:
+    """``[validation]``: what to do with rows that look wrong: keep (flag only), drop (count) or dead-letter."""
+
+    not_finite: Action = "dead-letter"
+    """A price is infinite, or the last price is missing from a row that shows trades"""
+    not_positive: Action = "dead-letter"
+    """The last price is negative, or 0 in a row that shows trades (commodity futures may be)"""
+    ohlc_inconsistent: Action = "keep"
+    """The last price or the open lies outside the day's low and high"""
+    outside_circuit: Action = "keep"
+    """The last price lies outside the circuit limits"""
+    crossed_depth: Action = "keep"
+    """The best bid is above the best ask"""
+    unsorted_depth: Action = "keep"
+    """A level of the book is better than the one before it"""
+    time_zero: Action = "keep"
+    """The exchange time is zero where the message has one"""
+    time_ahead: Action = "keep"
+    """The exchange time is more than ahead_s later than the time of receipt"""
+    time_back: Action = "keep"
+    """The exchange time is before the newest one of the instrument"""
+    volume_back: Action = "keep"
+    """The volume is below the highest one of the instrument on that day"""
+    repeat: Action = "keep"
+    """The row says exactly what the instrument's row before it said"""
+    price_spike: Action = "keep"
+    """The last price is far from the instrument's recent range"""
+    unknown_instrument: Literal["drop", "dead-letter"] = "dead-letter"
+    """A tick of an instrument that nobody subscribed; the journal has no name for it"""
+    ahead_s: float = attrs.field(default=5.0, validator=_at_least(0))
+    """Seconds that the exchange's clock may be ahead of this host's"""
+    spike_percent: float = attrs.field(default=10.0, validator=_positive)
+    """How far from the median of the last eight seconds a price may lie, at least"""
+
+
+@attrs.frozen(kw_only=True)
 class MetricsConfig:
     """``[metrics]``: the page that Prometheus reads, with the health answers beside it."""
 
@@ -202,6 +244,7 @@ class Config:
     journal: JournalConfig = attrs.field(factory=JournalConfig)
     capture: CaptureConfig = attrs.field(factory=CaptureConfig)
     dead_letters: DeadLettersConfig = attrs.field(factory=DeadLettersConfig)
+    validation: ValidationConfig = attrs.field(factory=ValidationConfig)
     metrics: MetricsConfig = attrs.field(factory=MetricsConfig)
     log: LoggingConfig = attrs.field(factory=LoggingConfig)
     warnings: tuple[Problem, ...] = ()

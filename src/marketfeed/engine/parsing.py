@@ -15,7 +15,7 @@ from marketfeed.engine.inbox import Delivered, Inbox
 from marketfeed.engine.latest import Latest
 from marketfeed.engine.logs import Log
 from marketfeed.engine.metrics import Histogram
-from marketfeed.engine.validation import validate
+from marketfeed.engine.validation import Validator
 from marketfeed.errors import JournalError
 from marketfeed.framelog import FrameLog
 from marketfeed.journal import Journal
@@ -61,6 +61,8 @@ class ParseLoop:
     log: Log
     fail: Callable[[Exception], None]
     """Told when the feed cannot go on: the journal refuses for good, or there is a bug."""
+    validator: Validator = attrs.field(factory=Validator)
+    """Remembers what each instrument said, also across connections."""
     counts: ParseCounts = attrs.field(factory=ParseCounts)
     exchange_to_receive: Histogram = attrs.field(factory=Histogram)
     receive_to_journal: Histogram = attrs.field(factory=Histogram)
@@ -99,11 +101,13 @@ class ParseLoop:
         if parsed.bad:
             self._put_aside(connection, frames, parsed)
         self.counts.parsed += len(parsed.rows)
-        rows, rejected = validate(parsed.rows)
-        for reason, places in rejected.items():
-            self.counts.dead_lettered += len(places)
+        rows, rejected = self.validator.check(parsed.rows)
+        aside = sum(map(len, rejected.values()))
+        self.counts.dropped += len(parsed.rows) - len(rows) - aside
+        for reason, bad in rejected.items():
+            self.counts.dead_lettered += len(bad)
             code = str(reason.name).lower()
-            self.deadletters.put_rows("row", code, f"connection {connection}", parsed.rows[places])
+            self.deadletters.put_rows("row", code, f"connection {connection}", bad)
         if len(rows):
             self._append(rows)
 

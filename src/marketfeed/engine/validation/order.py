@@ -1,0 +1,134 @@
+"""Time, volume and repeats: a row against the earlier rows of its instrument."""
+
+from __future__ import annotations
+
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from marketfeed.clock import IST, NS
+from marketfeed.dtypes import MODE_MASK, Flag
+from marketfeed.engine.validation.columns import Columns, Doubt, word
+from marketfeed.enums import Mode
+
+__all__ = ["OrderCheck"]
+
+Ints = NDArray[np.int64]
+Bools = NDArray[np.bool_]
+
+_TIME, _RECEIVED, _VOLUME = word("exchange_ns"), word("received_ns"), word("volume")
+_OFFSET_NS: Final = int(IST.utcoffset(None).total_seconds()) * NS
+_DAY_NS: Final = 86_400 * NS
+_VOLUME_BITS: Final = 45
+"""Day and volume share one integer whose order is that of (day, volume); 2**45 shares are no day's volume."""
+_VOLUME_MASK: Final = 2**_VOLUME_BITS - 1
+
+
+class OrderCheck:
+    """Keeps, per instrument: the newest exchange time, the highest volume of the day, the last row's digest.
+
+    Rows whose time lies in the future count for neither time nor volume: one wrong stamp must not make
+    all that follows look late.
+    """
+
+    def __init__(self, ahead_s: float) -> None:
+        self._ahead_ns = round(ahead_s * NS)
+        self._state: Ints = np.zeros((4, 0), np.int64)
+        """Newest time, volume, the time of the row that set the volume, digest; shape ``(4, instruments)``."""
+
+    def grow(self, size: int) -> None:
+        """Make room for instruments below ``size``."""
+        state = np.zeros((4, size), np.int64)
+        state[:, : self._state.shape[1]] = self._state
+        self._state = state
+
+    def check(self, columns: Columns) -> list[Doubt]:
+        """Doubts about these rows; afterwards they are part of the past."""
+        doubts: list[Doubt] = []
+        numbers, time, received = columns.numbers, columns.words[_TIME], columns.words[_RECEIVED]
+        count = len(numbers)
+        now = np.empty((4, count), np.int64)
+        now[0] = now[2] = time
+        now[1], now[3] = columns.words[_VOLUME], columns.digests
+        timed = time > 0
+        if np.count_nonzero(timed) < count:
+            np.copyto(now[2], received, where=~timed)
+            doubts += _untimed(columns, timed)
+        before = self._state.take(numbers, axis=1)
+        same = numbers[1:] == numbers[:-1]
+        if np.count_nonzero(same):
+            np.copyto(before[:, 1:], now[:, :-1], where=same)
+        repeats = now[3] == before[3]
+        if np.count_nonzero(repeats):
+            doubts.append((Flag.REPEAT, np.flatnonzero(repeats)))
+        ahead = time - received > self._ahead_ns
+        if np.count_nonzero(ahead):
+            doubts.append((Flag.TIME_AHEAD, np.flatnonzero(ahead)))
+        elif not np.count_nonzero(now[:3] < before[:3]):
+            # Nothing steps back, so the last row of each instrument is also the highest.
+            for column, values in zip(self._state, now, strict=True):
+                column[numbers] = values
+            return doubts
+        self._state[3][numbers] = now[3]
+        first = np.ones(count, bool)
+        np.logical_not(same, out=first[1:])
+        doubts += self._times(columns, before[0], timed & ~ahead, first)
+        doubts += self._volumes(columns, now, before, ~ahead, first)
+        return doubts
+
+    def _times(self, columns: Columns, start: Ints, counts: Bools, first: Bools) -> list[Doubt]:
+        """``start``: for the first row of each instrument, the newest time so far."""
+        time = columns.words[_TIME]
+        newest, after = _running_max(np.where(counts, time, 0), start, first)
+        self._state[0][columns.numbers] = after
+        back = np.flatnonzero((time > 0) & (time < newest))
+        return [(Flag.TIME_BACK, back)] if len(back) else []
+
+    def _volumes(self, columns: Columns, now: Ints, before: Ints, counts: Bools, first: Bools) -> list[Doubt]:
+        volume, day = now[1], _day(now[2])
+        there = (columns.flags.take(columns.order) & np.uint32(Flag.VOLUME)) != 0
+        keys = _key(day, volume)
+        start = _key(_day(before[2]), before[1])
+        highest, after = _running_max(np.where(there & counts, keys, 0), start, first)
+        self._state[1][columns.numbers] = after & _VOLUME_MASK
+        self._state[2][columns.numbers] = (after >> _VOLUME_BITS) * _DAY_NS - _OFFSET_NS
+        lower = (keys < highest) & (highest >> _VOLUME_BITS == day)
+        back = np.flatnonzero(there & (lower | (volume < 0)))
+        return [(Flag.VOLUME_BACK, back)] if len(back) else []
+
+
+def _untimed(columns: Columns, timed: Bools) -> list[Doubt]:
+    """A row without exchange time is doubted where the message has one: by its flag, or in mode full."""
+    places = np.flatnonzero(~timed)
+    flags = columns.flags_at(places)
+    promised = (flags & np.uint32(Flag.EXCHANGE_TIME) != 0) | (flags & np.uint32(MODE_MASK) == Mode.FULL)
+    places = places[promised]
+    return [(Flag.TIME_ZERO, places)] if len(places) else []
+
+
+def _day(time_ns: Ints) -> Ints:
+    """Days since 1970 in India."""
+    return (time_ns + _OFFSET_NS) // _DAY_NS
+
+
+def _key(day: Ints, volume: Ints) -> Ints:
+    key: Ints = (day << _VOLUME_BITS) + volume.clip(0, _VOLUME_MASK)
+    return key
+
+
+def _running_max(values: Ints, start: Ints, first: Bools) -> tuple[Ints, Ints]:
+    """The highest value of each instrument before each row, and with it.
+
+    ``start`` counts before the ``first`` row of an instrument. Doubling steps instead of a loop over
+    rows: ten of them cover an instrument that occurs a thousand times.
+    """
+    after = np.where(first, np.maximum(values, start), values)
+    group = first.cumsum()
+    step = 1
+    while np.count_nonzero(joined := group[step:] == group[:-step]):
+        np.maximum(after[step:], after[:-step], out=after[step:], where=joined)
+        step *= 2
+    before = start.copy()
+    np.copyto(before[1:], after[:-1], where=~first[1:])
+    return before, after

@@ -1,0 +1,184 @@
+"""Last prices: a spike against the instrument's own recent range, and prices that are none.
+
+The recent range is the last price of each of the last eight seconds that had one (a second of
+2**30 ns, by the time of receipt). A spike lies further from their median than the settings allow, three
+times their spread (without the outermost two) and one rupee. So one wild price widens nothing, and a
+price that stays for two seconds is a new level.
+
+Almost every row is done with two comparisons: as long as most of the eight lie in a band no wider
+than the allowed distance, so does their median, and no price in the band can be a spike.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from marketfeed.dtypes import Flag
+from marketfeed.engine.validation.columns import Columns, Doubt, Places, word
+from marketfeed.enums import Exchange, Kind
+from marketfeed.instruments import Instrument
+
+__all__ = ["PriceCheck"]
+
+Floats = NDArray[np.float64]
+
+_LAST_PRICE, _HIGH = word("last_price"), word("high")
+_RECEIVED, _VOLUME = word("received_ns"), word("volume")
+_SLOTS: Final = 8
+_SECOND_BITS: Final = 30
+_ENOUGH: Final = 3
+"""Fewer recent prices judge nobody."""
+_RUPEES: Final = 1.0
+"""Moves up to this are never spikes: an option at 0.05 doubles with every tick."""
+_SPREADS: Final = 3.0
+_MAY_BE_NEGATIVE: Final = frozenset({Exchange.MCX, Exchange.NCO})
+_GROUPS: Final = np.uint32(
+    Flag.QUANTITIES | Flag.OHLC | Flag.DEPTH | Flag.OPEN_INTEREST | Flag.CIRCUITS | Flag.VOLUME | Flag.OI_RANGE
+)
+
+
+class PriceCheck:
+    """Keeps eight prices and a band per instrument."""
+
+    def __init__(self, spike_percent: float, instruments: Sequence[Instrument]) -> None:
+        self._share = spike_percent / 100
+        self._instruments = instruments
+        self._bands: Floats = np.zeros((2, 0))
+        """Lower and upper end, shape ``(2, instruments)``; infinity upside down where there is no band."""
+        self._recent: Floats = np.zeros(0)
+        """Eight slots for each instrument, 0 = empty."""
+        self._marks: NDArray[np.bool_] = np.zeros(0, bool)
+
+    def grow(self, size: int) -> None:
+        """Make room for instruments below ``size``."""
+        old = len(self._marks)
+        bands, recent = np.empty((2, size)), np.zeros(size * _SLOTS)
+        bands[0], bands[1] = np.inf, -np.inf
+        bands[:, :old], recent[: old * _SLOTS] = self._bands, self._recent
+        self._bands, self._recent, self._marks = bands, recent, np.zeros(size, bool)
+
+    def check(self, columns: Columns) -> list[Doubt]:
+        """Doubts about these rows; afterwards they are part of the past."""
+        prices = columns.floats[_LAST_PRICE]
+        low, high = self._bands.take(columns.numbers, axis=1)
+        inside = prices >= low
+        inside &= prices <= high
+        slots = (columns.words[_RECEIVED] >> _SECOND_BITS) & (_SLOTS - 1)
+        slots += columns.numbers * _SLOTS
+        if np.count_nonzero(inside) == len(prices):
+            self._recent[slots] = prices
+            return []
+        usable, doubts = self._split(columns, np.flatnonzero(~inside))
+        if not len(usable):
+            self._recent[slots[inside]] = prices[inside]
+            return doubts
+        return doubts + self._judge(columns.numbers, slots, prices, inside, usable)
+
+    # --- prices that are none ---------------------------------------------------------------------
+
+    def _split(self, columns: Columns, places: Places) -> tuple[Places, list[Doubt]]:
+        """Those places whose price can be compared, and the doubts about the rest."""
+        prices = columns.floats[_LAST_PRICE][places]
+        good = (prices > 0) & (prices < np.inf)
+        if np.count_nonzero(good) == len(places):
+            return places, []
+        odd, prices = places[~good], prices[~good]
+        traded = (columns.words[_VOLUME][odd] > 0) | (columns.floats[_HIGH][odd] > 0)
+        silent = columns.flags_at(odd) & _GROUPS == 0
+        missing = np.isnan(prices) & (traded | silent)
+        usual = self._may_be_negative(columns.numbers[odd])
+        wrong = ((prices < 0) | ((prices == 0) & traded)) & ~usual
+        doubts = [(Flag.NOT_FINITE, odd[missing]), (Flag.NOT_POSITIVE, odd[wrong])]
+        good[~good] = usual & (prices < 0) & np.isfinite(prices)
+        return places[good], [(reason, found) for reason, found in doubts if len(found)]
+
+    def _may_be_negative(self, numbers: Places) -> NDArray[np.bool_]:
+        """Futures of a commodity exchange: crude oil settled below zero in April 2020."""
+        known, which = np.unique(numbers, return_inverse=True)
+        return np.array([self._is_commodity_future(number) for number in known.tolist()], bool)[which]
+
+    def _is_commodity_future(self, number: int) -> bool:
+        if number >= len(self._instruments):
+            return False
+        one = self._instruments[number]
+        return one.kind == Kind.FUTURE and one.exchange in _MAY_BE_NEGATIVE
+
+    # --- spikes -----------------------------------------------------------------------------------
+
+    def _judge(
+        self, numbers: Places, slots: Places, prices: Floats, inside: NDArray[np.bool_], usable: Places
+    ) -> list[Doubt]:
+        """All rows of the instruments that left their band, in their order; the others as usual."""
+        strayed = numbers[usable]
+        self._marks[strayed] = True
+        marked = self._marks[numbers]
+        self._marks[strayed] = False
+        calm = inside & ~marked
+        self._recent[slots[calm]] = prices[calm]
+        marked &= inside
+        marked[usable] = True
+        places = np.flatnonzero(marked)
+        numbers, slots, prices = numbers[places], slots[places], prices[places]
+        spikes = self._far(self._before(numbers, slots, prices), prices)
+        self._recent[slots] = prices
+        self._draw_bands(numbers)
+        found = places[spikes]
+        return [(Flag.PRICE_SPIKE, found)] if len(found) else []
+
+    def _before(self, numbers: Places, slots: Places, prices: Floats) -> Floats:
+        """The recent prices as each row found them, shape ``(n, 8)``; earlier rows of the batch included."""
+        recent = self._recent.reshape(-1, _SLOTS)[numbers]
+        count = len(numbers)
+        if count == 1 or not np.count_nonzero(numbers[1:] == numbers[:-1]):
+            return recent
+        row = np.arange(count)
+        writer = np.where((slots % _SLOTS)[:, None] == np.arange(_SLOTS), row[:, None], -1)
+        last = np.full((count, _SLOTS), -1)
+        last[1:] = np.maximum.accumulate(writer, axis=0)[:-1]
+        begin = numbers.searchsorted(numbers)
+        return np.where(last >= begin[:, None], prices[last], recent)
+
+    def _far(self, recent: Floats, prices: Floats) -> NDArray[np.bool_]:
+        far = np.zeros(len(prices), bool)
+        count = np.count_nonzero(recent, axis=1)
+        places = np.flatnonzero(count >= _ENOUGH)
+        if len(places):
+            count = count[places]
+            ranked, row = _ranked(recent[places]), np.arange(len(places))
+            middle = ranked[row, (count - 1) // 2]
+            spread = ranked[row, count - 2] - ranked[row, 1]
+            allowed = np.maximum(np.maximum(self._share * np.abs(middle), _RUPEES), _SPREADS * spread)
+            far[places] = np.abs(prices[places] - middle) > allowed
+        return far
+
+    def _draw_bands(self, numbers: Places) -> None:
+        """Keep a band that still holds most of the recent prices; else draw one around their median."""
+        recent = self._recent.reshape(-1, _SLOTS)[numbers]
+        count = np.count_nonzero(recent, axis=1)
+        keep = _holds(self._bands[:, numbers], recent, count)
+        if np.count_nonzero(keep) == len(numbers):
+            return
+        numbers, recent, count = numbers[~keep], recent[~keep], count[~keep]
+        middle = _ranked(recent)[np.arange(len(numbers)), (count - 1) // 2]
+        width = np.maximum(self._share * middle / (1 + self._share / 2), _RUPEES) * 0.999  # of the lower end
+        low = np.maximum(middle - width / 2, np.nextafter(0, 1))
+        bands = np.array([low, low + width])
+        good = (middle > 0) & _holds(bands, recent, count)
+        bands[0, ~good], bands[1, ~good] = np.inf, -np.inf
+        self._bands[:, numbers] = bands
+
+
+def _ranked(recent: Floats) -> Floats:
+    """Each row ascending, empty slots last."""
+    return np.sort(np.where(recent == 0, np.inf, recent), axis=1)
+
+
+def _holds(bands: Floats, recent: Floats, count: NDArray[np.intp]) -> NDArray[np.bool_]:
+    """Where more than half of the recent prices lie within the band."""
+    within = (recent >= bands[0][:, None]) & (recent <= bands[1][:, None]) & (recent != 0)
+    found: NDArray[np.bool_] = 2 * np.count_nonzero(within, axis=1) > count
+    return found
