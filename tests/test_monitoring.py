@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from prometheus_client import generate_latest
 
 from marketfeed import Feed
 from marketfeed.errors import MarketFeedError
@@ -112,3 +113,32 @@ def test_the_page_lists_every_metric_with_its_type_and_labels(feed: Feed) -> Non
     for name, (kind, labels) in registry.items():
         assert page[name][0] == kind
         assert not labels or page[name][1] == labels, name
+
+
+def test_two_feeds_of_one_vendor_give_each_series_once(feed: Feed) -> None:
+    lines = generate_latest(registry_of([feed, feed_like(feed)])).decode().splitlines()
+    series = [line.rpartition(" ")[0] for line in lines if line.startswith(("external_api_calls", "http_request_dur"))]
+    assert len(series) == len(set(series))
+    calls = next(line for line in lines if line.startswith("external_api_calls_total{"))
+    assert calls.endswith(" 2.0")
+
+
+def feed_like(feed: Feed) -> Feed:
+    """Another feed of the same vendor, whose calls were the same."""
+    twin = Feed("kite", instruments=["NSE:INFY"], settings={"api_key": "k"}, tokens=MemoryTokenStore(), name="twin")
+    for (vendor, endpoint, status), count in feed.api_calls.calls.items():
+        for _ in range(count):
+            twin.api_calls.count(vendor, endpoint, int(status), 0.01)
+    twin.http.close()
+    return twin
+
+
+def test_a_bug_in_a_number_is_a_500_and_not_a_traceback(
+    feed: Feed, monitor: Monitor, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def bug() -> None:
+        raise ZeroDivisionError
+
+    monkeypatch.setattr(feed, "status", bug)
+    assert get(monitor, "/health")[0] == 500
+    assert "Traceback" not in capsys.readouterr().err

@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
 from pathlib import Path
 
 import attrs
 
-from marketfeed.clock import Clock
-from marketfeed.contract import Http, Parser, Session, Stream, TokenStore, VendorSettings
+from marketfeed.clock import NS, Clock
+from marketfeed.contract import Http, Parser, Session, Stream, VendorSettings
 from marketfeed.engine.logs import Log
-from marketfeed.errors import RateLimited
+from marketfeed.errors import AuthError, RateLimited, SessionExpired
 from marketfeed.instruments import InstrumentTable, TokenMap
 from marketfeed.masters import load_instruments
 from marketfeed.plugins import VendorPlugin
+from marketfeed.tokens import TokenKeeper
 
-__all__ = ["Account"]
+__all__ = ["MOST_REFUSALS", "Account"]
+
+MOST_REFUSALS = 10
+_REFUSALS_NS = 3600 * NS
 
 
 @attrs.define
@@ -24,12 +29,14 @@ class Account:
 
     plugin: VendorPlugin
     settings: VendorSettings
-    tokens: TokenStore
+    tokens: TokenKeeper
     http: Http
     clock: Clock
     log: Log
     cache_folder: Path | None = None
     """Where instrument masters are kept; None = the user's cache folder."""
+    calls: Callable[[], int] = lambda: 0
+    """How many HTTP calls were made so far."""
     logins: int = 0
     _session: Session | None = None
     _lock: threading.Lock = attrs.field(factory=threading.Lock)
@@ -53,18 +60,38 @@ class Account:
             return self._login()
 
     def _login(self) -> Session:
-        self._session = self.plugin.authenticate(self.settings, self.tokens, self.http)
+        """Obtain a session. Refused logins are counted in the token store, over restarts of the process,
+        and after :data:`MOST_REFUSALS` of them within an hour the broker is left alone."""
+        vendor, account = self.plugin.info.name, self.settings.account
+        now_ns = self.clock.wall_ns()
+        refused = self.tokens.failures_since(vendor, account, now_ns - _REFUSALS_NS)
+        if refused >= MOST_REFUSALS:
+            raise AuthError(
+                f"{vendor} refused {refused} logins of this account within an hour; correct the credentials and wait an hour"
+            )
+        calls = self.calls()
+        try:
+            self._session = self.plugin.authenticate(self.settings, self.tokens, self.http)
+        except AuthError:
+            if self.calls() != calls:  # the broker was asked; a missing setting costs no attempt
+                self.tokens.count_failure(vendor, account, now_ns)
+            raise
+        self.tokens.forgive(vendor, account)
         self.logins += 1
         self.log.info("session ready", account=self._session.account)
         return self._session
 
     def instruments(self) -> InstrumentTable:
         """The instrument master of today, from the cache or the broker; waits where a rate limit asks for it."""
+        session = self.session()
+        renewed = False
         while True:
             try:
-                return load_instruments(
-                    self.plugin, self.settings, self.session(), self.http, self.clock, self.cache_folder
-                )
+                return load_instruments(self.plugin, self.settings, session, self.http, self.clock, self.cache_folder)
+            except SessionExpired:  # a token of the store that died overnight: worth one login
+                if renewed:
+                    raise
+                session, renewed = self.renew(session), True
             except RateLimited as error:  # the broker names the wait, and a start has nothing better to do
                 self.log.warning("asked to wait before the instruments", seconds=error.retry_after_s)
                 self.clock.wait(threading.Event(), error.retry_after_s)

@@ -48,6 +48,12 @@ class Histogram:
         self.buckets[bisect_left(self.bounds, value)] += 1
         self.total += value
 
+    def plus(self, other: Histogram) -> Histogram:
+        """A new one with the observations of both."""
+        both = Histogram(self.bounds, total=self.total + other.total)
+        both.buckets = [one + another for one, another in zip(self.buckets, other.buckets, strict=True)]
+        return both
+
 
 @attrs.define
 class ApiCalls:
