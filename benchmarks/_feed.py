@@ -16,6 +16,7 @@ from marketfeed.clock import Clock
 from marketfeed.contract import Parser, Session, Stream, Subscription
 from marketfeed.engine.deadletters import DeadLetters
 from marketfeed.engine.events import Events
+from marketfeed.engine.lines import LineLimits
 from marketfeed.engine.logs import get_log
 from marketfeed.engine.pipeline import Pipeline, SinkPlan
 from marketfeed.enums import Mode
@@ -65,8 +66,7 @@ def pipeline_on(
             account,
             Subscription.of(known, Mode.FULL),
             tokens,
-            connections=connections,
-            per_connection=-(-universe // connections),
+            LineLimits(connections, -(-universe // connections)),
         )
         yield pipeline
     finally:

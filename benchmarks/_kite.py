@@ -51,12 +51,24 @@ def instruments(count: int) -> list[Instrument]:
 
 def full_frames(total: int, per_frame: int, universe: int = 500, seed: int = 1) -> list[bytes]:
     """Frames of ``per_frame`` full packets, ``total`` packets in all."""
+    return frames_of(full_packets(total, universe, seed), per_frame)
+
+
+def frames_of(packets: list[bytes], per_frame: int) -> list[bytes]:
+    """Frames of ``per_frame`` packets each."""
+    return [frame(packets[at : at + per_frame]) for at in range(0, len(packets), per_frame)]
+
+
+def full_packets(total: int, universe: int = 500, seed: int = 1) -> list[bytes]:
+    """Full packets of instruments that take turns at random; each one's price is a random walk."""
     draw = random.Random(seed)
-    packets = [
-        full_packet((draw.randrange(universe) + 1) * 256 + 1, draw.randrange(10_000, 500_000), START_S + at // 1000)
-        for at in range(total)
-    ]
-    return [frame(packets[at : at + per_frame]) for at in range(0, total, per_frame)]
+    prices = [float(draw.randrange(10_000, 500_000)) for _ in range(universe)]
+    packets = []
+    for at in range(total):
+        number = draw.randrange(universe)
+        prices[number] *= 1 + draw.gauss(0, 2e-4)
+        packets.append(full_packet((number + 1) * 256 + 1, round(prices[number]), START_S + at // 1000))
+    return packets
 
 
 def check_and_enrich(tick: dict[str, Any], names: dict[int, str], previous: dict[int, Any]) -> dict[str, Any] | None:

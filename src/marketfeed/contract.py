@@ -110,6 +110,11 @@ class VendorSettings:
     proxy: str | None = None
     """Proxy URL for HTTP and WebSocket; by default the usual environment variables"""
 
+    @property
+    def account(self) -> str:
+        """What tells this account from another of the same vendor in the token store; not a secret."""
+        return "default"
+
 
 @attrs.frozen
 class RateLimit:

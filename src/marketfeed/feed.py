@@ -15,24 +15,35 @@ import attrs
 
 from marketfeed import config as configuration
 from marketfeed.batches import Tick, TickBatch
+from marketfeed.calendars import MarketCalendar
 from marketfeed.clock import Clock
-from marketfeed.config import CaptureConfig, Config, DeadLettersConfig, FeedConfig, JournalConfig, ValidationConfig, VendorConfig
-from marketfeed.contract import Event, Sink, Subscription, TokenStore
+from marketfeed.config import (
+    CaptureConfig,
+    Config,
+    DeadLettersConfig,
+    FeedConfig,
+    JournalConfig,
+    ValidationConfig,
+    VendorConfig,
+)
+from marketfeed.contract import Event, Sink, Subscription
 from marketfeed.deadletters import DeadLetters, letters_folder
 from marketfeed.engine.account import Account
 from marketfeed.engine.consuming import CallbackSink, Observer
 from marketfeed.engine.events import Events
+from marketfeed.engine.lines import LineLimits, Lines
 from marketfeed.engine.logs import get_log
 from marketfeed.engine.metrics import ApiCalls
 from marketfeed.engine.pipeline import Pipeline, SinkPlan
 from marketfeed.engine.summary import Summary
+from marketfeed.enums import Mode
 from marketfeed.errors import ConfigError, MarketFeedError, Problem
 from marketfeed.framelog import FrameLog
 from marketfeed.http import HttpSession
-from marketfeed.instruments import Instrument, TokenMap
+from marketfeed.instruments import Instrument, InstrumentTable, TokenMap
 from marketfeed.journal import Journal, ticks_folder
 from marketfeed.plugins import Plugins
-from marketfeed.tokens import FileTokenStore
+from marketfeed.tokens import FileTokenStore, TokenKeeper
 
 __all__ = ["Feed"]
 
@@ -72,7 +83,7 @@ class Feed:
         on_error: str = "continue",
         stop_timeout_s: float = 10.0,
         plugins: Plugins | None = None,
-        tokens: TokenStore | None = None,
+        tokens: TokenKeeper | None = None,
         clock: Clock | None = None,
         environ: Mapping[str, str] | None = None,
     ) -> None:
@@ -109,7 +120,7 @@ class Feed:
         name: str,
         *,
         plugins: Plugins,
-        tokens: TokenStore | None = None,
+        tokens: TokenKeeper | None = None,
         clock: Clock | None = None,
     ) -> Self:
         """The feed ``[feeds.NAME]`` of a configuration file."""
@@ -122,7 +133,7 @@ class Feed:
         config: Config,
         name: str,
         plugins: Plugins,
-        tokens: TokenStore | None,
+        tokens: TokenKeeper | None,
         clock: Clock | None,
         on_error: str,
     ) -> None:
@@ -158,7 +169,13 @@ class Feed:
             on_call=self.api_calls.count,
         )
         self.account = Account(
-            plugin, self._vendor.settings, tokens or FileTokenStore(), self.http, self.clock, self._log
+            plugin,
+            self._vendor.settings,
+            tokens or FileTokenStore(),
+            self.http,
+            self.clock,
+            self._log,
+            calls=self.api_calls.total,
         )
         self._plans = [
             SinkPlan(
@@ -184,7 +201,7 @@ class Feed:
         if self._pipeline is not None:
             raise MarketFeedError(f"feed {self.name!r} was started before; make a new one")
         try:
-            instruments = self._resolve()
+            instruments = self._find(self._config.instruments)
             pipeline = self._open()
             numbers = pipeline.journal.instruments.register(instruments)
             tokens = TokenMap({one.token: number for one, number in zip(instruments, numbers, strict=True)})
@@ -194,8 +211,8 @@ class Feed:
                 self.account,
                 Subscription.of(instruments, self._config.mode),
                 tokens,
-                connections=info.connections_per_account,
-                per_connection=info.instruments_per_connection,
+                LineLimits(info.connections_per_account, info.instruments_per_connection),
+                calendar=self._calendar(),
                 capture=self._capture(pipeline, tokens),
             )
         except BaseException:
@@ -265,16 +282,22 @@ class Feed:
     ) -> None:
         await asyncio.to_thread(self.stop)
 
-    def _resolve(self) -> list[Instrument]:
-        """The wanted instruments; every name that is not in the master is reported."""
+    def _find(self, names: Iterable[str]) -> list[Instrument]:
+        """Instruments of the day's master; every name that is not in it is reported."""
         self.jobs["instruments"] = -1
         table = self.account.instruments()
         self.jobs["instruments"] = 1
-        instruments, problems = table.select(self._config.instruments)
+        instruments, problems = table.select(names)
         if problems:
             path = f"feeds.{self.name}.instruments"
             raise ConfigError([Problem(path, f"{text} (vendor {self._vendor.type})") for text in problems])
         return instruments
+
+    def _calendar(self) -> MarketCalendar:
+        """Market hours; a stream elsewhere (a sandbox, a replay) keeps hours of its own."""
+        settings = self._vendor.settings
+        usual = attrs.fields_dict(type(settings))["stream_url"].default
+        return MarketCalendar.named(self._config.calendar if settings.stream_url == usual else "always")
 
     def _open(self) -> Pipeline:
         folder = None
@@ -406,6 +429,35 @@ class Feed:
             raise MarketFeedError(f"feed {self.name!r} has a sink {plan.name!r} already; give this one another name")
         else:
             self._plans.append(plan)
+
+    def subscribe(self, instruments: Iterable[str], mode: str | None = None) -> None:
+        """Add instruments while the feed runs (names or globs; ``mode`` as in the configuration by default).
+
+        The others do not notice. Raises ``ConfigError`` for unknown names, ``MarketFeedError`` when
+        the account cannot hold them; nothing is changed then.
+        """
+        found = self._find(instruments)
+        self._lines().subscribe(found, Mode.of(mode) if mode else self._config.mode)
+
+    def unsubscribe(self, instruments: Iterable[str]) -> None:
+        """Take instruments away while the feed runs; names that are not subscribed do not matter."""
+        lines = self._lines()
+        gone = InstrumentTable(lines.wanted).select(instruments)[0]
+        lines.unsubscribe(gone)
+
+    def set_mode(self, instruments: Iterable[str], mode: str) -> None:
+        """Change how much of subscribed instruments is sent: ``ltp``, ``quote`` or ``full``."""
+        lines = self._lines()
+        known, problems = InstrumentTable(lines.wanted).select(instruments)
+        if problems:
+            raise ConfigError([Problem("instruments", f"{text} (not subscribed)") for text in problems])
+        lines.subscribe(known, Mode.of(mode))
+
+    def _lines(self) -> Lines:
+        lines = self.pipeline.lines
+        if lines is None:
+            raise MarketFeedError(f"feed {self.name!r} has no connections")
+        return lines
 
     def on_event(self, listener: Callable[[Event], None]) -> None:
         """Call ``listener(event)`` for every event of this feed, on the feed's event thread."""

@@ -17,6 +17,7 @@ from marketfeed.deadletters import DeadLetters
 from marketfeed.dtypes import empty_ticks
 from marketfeed.engine.events import Events
 from marketfeed.engine.inbox import Inbox
+from marketfeed.engine.lines import LineLimits
 from marketfeed.engine.logs import get_log
 from marketfeed.engine.pipeline import Pipeline, SinkPlan
 from marketfeed.enums import Mode
@@ -148,7 +149,7 @@ def test_a_wire_that_hangs_in_its_handshake_does_not_hold_up_the_stop(make: Make
     pipeline = make(stop_timeout_s=15.0)
     account: Any = SlowHandshake()
     wanted = Subscription.of(pipeline.journal.instruments, Mode.FULL)
-    pipeline.connect(account, wanted, TokenMap({}), connections=1, per_connection=10)
+    pipeline.connect(account, wanted, TokenMap({}), LineLimits(1, 10))
     assert account.asked.wait(5)
     started = time.monotonic()
     pipeline.stop()

@@ -67,7 +67,8 @@ class Account:
         refused = self.tokens.failures_since(vendor, account, now_ns - _REFUSALS_NS)
         if refused >= MOST_REFUSALS:
             raise AuthError(
-                f"{vendor} refused {refused} logins of this account within an hour; correct the credentials and wait an hour"
+                f"{vendor} refused {refused} logins of this account within an hour; "
+                "correct the credentials, then wait until the hour is over"
             )
         calls = self.calls()
         try:

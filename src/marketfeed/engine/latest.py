@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from marketfeed.batches import Origin, Tick, TickBatch
 from marketfeed.dtypes import TICK, Rows
+from marketfeed.instruments import Instrument
 
 __all__ = ["Latest"]
 
@@ -37,6 +38,16 @@ class Latest(Mapping[str, Tick]):
         except IndexError:
             self._grow(int(numbers.max()) + 1)
             self.update(rows, first_row)
+
+    @property
+    def newest(self) -> NDArray[np.int64]:
+        """Row number + 1 of each instrument's newest row, 0 without one; shape ``(n,)``, still being written."""
+        return self._seq
+
+    @property
+    def names(self) -> Sequence[Instrument]:
+        """Number -> instrument."""
+        return self._origin.instruments
 
     def _grow(self, need: int) -> None:
         size = max(64, 2 * len(self._seq), need)

@@ -70,3 +70,8 @@ class ApiCalls:
         with self._lock:
             self.calls[vendor, endpoint, str(status)] += 1
             self.seconds.setdefault((vendor, endpoint), Histogram()).observe(seconds)
+
+    def total(self) -> int:
+        """All calls so far."""
+        with self._lock:
+            return self.calls.total()

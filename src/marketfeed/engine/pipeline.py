@@ -13,28 +13,31 @@ from typing import Any
 
 import attrs
 
+from marketfeed.calendars import ALWAYS, MarketCalendar
 from marketfeed.clock import Clock
 from marketfeed.config import ValidationConfig
-from marketfeed.contract import Parser, Session, Sink, Stream, Subscription
+from marketfeed.contract import Parser, Sink, Subscription
 from marketfeed.engine.account import Account
 from marketfeed.engine.deadletters import DeadLetters
 from marketfeed.engine.delivery import Delivery, DeliveryState
 from marketfeed.engine.events import Events
 from marketfeed.engine.inbox import Inbox
 from marketfeed.engine.latest import Latest
+from marketfeed.engine.lines import LineLimits, Lines, spread
 from marketfeed.engine.logs import Log
 from marketfeed.engine.parsing import ParseLoop
 from marketfeed.engine.summary import SinkSummary, Summary
 from marketfeed.engine.supervisor import State
+from marketfeed.engine.upkeep import Upkeep
 from marketfeed.engine.validation import Validator
-from marketfeed.engine.wire import Wire
+from marketfeed.engine.wire import LineListener, Nobody, Wire
 from marketfeed.errors import MarketFeedError, Overrun
 from marketfeed.framelog import FrameLog
 from marketfeed.instruments import TokenMap
 from marketfeed.journal import Journal, Reader
 from marketfeed.journal.base import Start
 
-__all__ = ["Pipeline", "SinkPlan", "spread"]
+__all__ = ["Pipeline", "SinkPlan"]
 
 _GRACE_S = 2.0
 """How long a thread that was told to give up may take to return."""
@@ -57,21 +60,6 @@ class SinkPlan:
     on_startup_error: str = "fail"
     letters: str = "refused"
     """The kind of its dead letters: ``refused``, or ``callback`` for a function of the host program."""
-
-
-def spread(wanted: Subscription, per_connection: int, connections: int) -> list[Subscription]:
-    """Divide instruments over as few connections as hold them.
-
-    Raises ``MarketFeedError`` when the account cannot hold them all.
-    """
-    if len(wanted) > per_connection * connections:
-        raise MarketFeedError(
-            f"{len(wanted):,} instruments are more than this account carries "
-            f"({connections} connections of {per_connection:,}); name fewer or add an account"
-        )
-    items = list(wanted.items())
-    parts = [items[at : at + per_connection] for at in range(0, len(items), per_connection)]
-    return [Subscription(dict(part)) for part in parts]
 
 
 class Pipeline:
@@ -100,7 +88,7 @@ class Pipeline:
         self.first_row = journal.run_start
         """The journal's next row when this run began."""
         self.latest = Latest(journal.origin)
-        self.wires: list[Wire] = []
+        self.lines: Lines | None = None
         self.deliveries: list[Delivery] = []
         self.parse: ParseLoop | None = None
         self.capture: FrameLog | None = None
@@ -162,37 +150,52 @@ class Pipeline:
         account: Account,
         wanted: Subscription,
         tokens: TokenMap,
+        limits: LineLimits,
         *,
-        connections: int,
-        per_connection: int,
+        calendar: MarketCalendar = ALWAYS,
+        listener: LineListener | None = None,
         capture: FrameLog | None = None,
     ) -> None:
-        """Start the parse thread and the connections; with ``capture``, what they receive is kept as it came."""
-        parts = spread(wanted, per_connection, connections)
+        """Start the parse thread, the connections and the upkeep.
+
+        With ``capture``, what is received is kept as it came.
+        """
+        spread(wanted, limits)  # too many for the account: say so before anything starts
         self._refuse_when_stopping()
-        session = account.session()
-        inbox = Inbox(len(parts), self.clock)
+        account.session()
+        inbox = Inbox(limits.connections, self.clock)
         if capture is not None:
             self.capture = capture
             self._thread("capture", capture.run)
         self.start_parsing(inbox, lambda: account.parser(tokens))
-        for number, part in enumerate(parts):
-            self.wires.append(
-                Wire(
-                    number=number,
-                    stream=account.stream(session),
-                    wanted=part,
-                    inbox=inbox,
-                    clock=self.clock,
-                    log=self.log,
-                    emit=self.events.put,
-                    renew=_renewer(account, session),
-                    proxy=account.settings.proxy,
-                )
-            )
-        self._running_wires = len(self.wires)
-        for wire in self.wires:
-            self._thread(f"wire-{wire.number}", partial(self._run_wire, wire))
+        self.lines = Lines(
+            account=account,
+            inbox=inbox,
+            tokens=tokens,
+            register=self.journal.instruments.register,
+            limits=limits,
+            clock=self.clock,
+            log=self.log,
+            emit=self.events.put,
+            run=self._start_wire,
+            calendar=calendar,
+            listener=listener or Nobody(),
+        )
+        self.lines.start(wanted)
+        upkeep = Upkeep(
+            account, self.lines, self.latest, calendar, self.clock, self.log, self.events.put, self._stopping
+        )
+        self._thread("upkeep", upkeep.run)
+
+    @property
+    def wires(self) -> list[Wire]:
+        """The connections, by number."""
+        return self.lines.wires if self.lines else []
+
+    def _start_wire(self, wire: Wire) -> None:
+        with self._lock:
+            self._running_wires += 1
+        self._thread(f"wire-{wire.number}", partial(self._run_wire, wire))
 
     def start_parsing(self, inbox: Inbox, make_parser: Callable[[], Parser]) -> None:
         """Start the parse thread on frames of connections, or of a capture."""
@@ -287,6 +290,7 @@ class Pipeline:
         self.events.put("stopped")
         self.events.close()
         self._join("events", deadline + _GRACE_S)
+        self._join("upkeep", deadline + _GRACE_S)
         self._join("wire-", 0.0)
         self.finished.set()
         return self.summary()
@@ -398,14 +402,3 @@ def _locate(sink: Sink, journal: Journal, reader: Reader) -> None:
         if row is not None:
             reader.seek(journal.locate(name, row) or 0)
             return
-
-
-def _renewer(account: Account, first: Session) -> Callable[[], Stream]:
-    """What a wire calls when its session died: each wire remembers the session that it used."""
-    used = [first]
-
-    def renew() -> Stream:
-        used[0] = account.renew(used[0])
-        return account.stream(used[0])
-
-    return renew

@@ -38,7 +38,7 @@ from marketfeed.engine.supervisor import (
 from marketfeed.errors import LineLost, MarketFeedError
 from marketfeed.instruments import Instrument
 
-__all__ = ["LineListener", "Wire", "WireCounts"]
+__all__ = ["LineListener", "Nobody", "Wire", "WireCounts"]
 
 _CHECK_S = 0.25
 """How often an open line is judged."""
@@ -75,7 +75,9 @@ class LineListener(Protocol):
         """Data come again; the first ones were received at ``at_ns`` (UTC)."""
 
 
-class _Nobody:
+class Nobody:
+    """Listens to nothing."""
+
     def lost(self, connection: int, since_ns: int, cause: str) -> None: ...
     def resumed(self, connection: int, at_ns: int) -> None: ...
 
@@ -96,7 +98,7 @@ class Wire:
     """Logs in again and gives a stream of the new session."""
     proxy: str | None = None
     calendar: MarketCalendar = ALWAYS
-    listener: LineListener = attrs.field(factory=_Nobody)
+    listener: LineListener = attrs.field(factory=Nobody)
     max_message_bytes: int = 16 * 2**20
     supervisor: Supervisor = attrs.field(factory=Supervisor)
     counts: WireCounts = attrs.field(factory=WireCounts)
@@ -120,8 +122,8 @@ class Wire:
             step = self._do(step)
         self.error = step.error
         if step.error is not None:
-            self.log.error("connection given up", connection=self.number, error=str(step.error))
-            self.emit("failed", self.number, {"error": str(step.error)})
+            self.log.error("connection given up", connection=self.number, error=text_of(step.error))
+            self.emit("failed", self.number, {"error": text_of(step.error)})
 
     def stop(self) -> None:
         """Ask the thread to end; returns at once. Frames already read are handed over."""
@@ -140,6 +142,11 @@ class Wire:
             self.wanted = self.wanted + add - gone
             if self._line is not None:
                 self._line.send(self.stream.changed(add, gone))
+
+    def rename(self, old: Instrument, new: Instrument) -> None:
+        """The same token under a new entry of the master: nothing to tell the broker."""
+        with self._subscribing:
+            self.wanted = self.wanted + Subscription.of([new], self.wanted[old]) - [old]
 
     # --- steps ----------------------------------------------------------------------------------
 
@@ -164,7 +171,8 @@ class Wire:
     def _login(self) -> Next:
         try:
             self.stream = self.renew()
-        except MarketFeedError as error:
+        except Exception as error:
+            self.log.warning("the login failed", connection=self.number, error=text_of(error))
             return self._tell(Lost(error, self._market()))
         return self._tell(LoggedIn())
 
@@ -176,20 +184,21 @@ class Wire:
             handshake = self.stream.handshake()
             line = open_line(handshake, proxy=self.proxy, max_message_bytes=self.max_message_bytes)
             try:
-                self._begin(line)
-                was_open = True
-                self._converse(line)
+                if not self._stopping.is_set():  # the stop may have come while connecting
+                    self._begin(line)
+                    was_open = True
+                    self._converse(line)
             finally:
                 with self._subscribing:
                     self._line = None
                 line.close(goodbye=self._stopping.is_set())
-        except MarketFeedError as error:
+        except Exception as error:  # one that the policy does not know, such as a vendor's bug, ends the wire
             lost = error
         if self._stopping.is_set():
             return self._tell(StopAsked())
         if was_open:
-            self._interrupted(str(lost))
-            self.emit("disconnected", self.number, {"reason": str(lost)})
+            self._interrupted(text_of(lost))
+            self.emit("disconnected", self.number, {"reason": text_of(lost)})
         return self._tell(Lost(lost, self._market()))
 
     def _begin(self, line: Line) -> None:
@@ -265,7 +274,7 @@ class Wire:
                     self._control(line, opcode, data)
                     continue
                 if step is DATA:
-                    frames.append(Frame(data, received_ns))
+                    frames.append(Frame(data, received_ns, opcode == ws.TEXT))
                 elif isinstance(step, Send):
                     line.send(step.messages)
                 elif isinstance(step, Emit):

@@ -15,7 +15,7 @@ from marketfeed import config as configuration
 from marketfeed.batches import CandleBatch, Origin
 from marketfeed.clock import Clock, to_ns
 from marketfeed.config import Config, VendorConfig
-from marketfeed.contract import CandleRequest, TokenStore
+from marketfeed.contract import CandleRequest
 from marketfeed.dtypes import CANDLE, Rows
 from marketfeed.engine.account import Account
 from marketfeed.engine.logs import get_log
@@ -26,7 +26,7 @@ from marketfeed.history.windows import mark_partial, merge, windows
 from marketfeed.http import HttpSession
 from marketfeed.instruments import Instrument
 from marketfeed.plugins import Plugins
-from marketfeed.tokens import FileTokenStore
+from marketfeed.tokens import FileTokenStore, TokenKeeper
 
 __all__ = ["Historical"]
 
@@ -57,7 +57,7 @@ class Historical:
         settings: Mapping[str, Any] | None = None,
         config: Config | None = None,
         clock: Clock | None = None,
-        tokens: TokenStore | None = None,
+        tokens: TokenKeeper | None = None,
         plugins: Plugins | None = None,
         environ: Mapping[str, str] | None = None,
     ) -> None:

@@ -58,3 +58,8 @@ class FlattradeSettings(VendorSettings):
         "Commodity",
     )
     """Scrip masters to read"""
+
+    @property
+    def account(self) -> str:
+        """Under which name a session is kept."""
+        return self.user_id or "default"

@@ -56,3 +56,8 @@ class MstockSettings(VendorSettings):
         "BSE:SENSEX=51",
     )
     """Indices as ``EXCHANGE:SYMBOL=token``; the master has none, and more than one list of tokens circulates"""
+
+    @property
+    def account(self) -> str:
+        """Under which name a session is kept."""
+        return self.client_code or "default"

@@ -1,4 +1,4 @@
-"""A batch as the checks want it: in columns, sorted by instrument, arrival order kept within one."""
+"""A batch as the checks want it: the few columns that they compare, sorted by instrument and arrival."""
 
 from __future__ import annotations
 
@@ -8,29 +8,30 @@ from typing import Any, Final, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from marketfeed.dtypes import TICK, Flag, Rows
+from marketfeed.dtypes import TICK, TICK_BLOCKS, Flag, Rows
 
-__all__ = ["WORDS", "Columns", "Doubt", "Places", "sorted_columns", "word"]
+__all__ = ["Columns", "Doubt", "Places", "price_columns", "price_number", "sorted_columns"]
 
 Places = NDArray[np.intp]
 Doubt = tuple[Flag, Places]
-"""A reason, and the sorted places of the rows that it is true of."""
+"""A reason, and where it is true: rows of the batch, or sorted places where :class:`Columns` are checked."""
 
-WORDS: Final = TICK.itemsize // 8
+_WORDS: Final = TICK.itemsize // 8
 _INT64: Final = np.dtype(np.int64)
 _FLOAT64: Final = np.dtype(np.float64)
+_PRICES: Final = TICK_BLOCKS["float64"]
 
 
-def word(field: str, level: int = 0) -> int:
-    """Number of the 8-byte word at which a field of ``TICK`` (or one level of it) begins."""
+def _word(field: str) -> int:
+    """Number of the 8-byte word at which a field of ``TICK`` begins."""
     fields: Mapping[str, Any] = TICK.fields or {}
-    return int(fields[field][1]) // 8 + level
+    return int(fields[field][1]) // 8
 
 
 def _weights() -> NDArray[np.int64]:
     """An odd number for each word that counts for a repeat: not when it came, nor the journal's own."""
-    weights = np.random.default_rng(20_260_401).integers(-(2**62), 2**62, WORDS) * 2 + 1
-    weights[word("received_ns")] = weights[word("check")] = 0  # check and spare share a word
+    weights = np.random.default_rng(20_260_401).integers(-(2**61), 2**61, _WORDS) * 2 + 1
+    weights[_word("received_ns")] = weights[_word("check")] = 0  # check and spare share a word
     return weights
 
 
@@ -38,24 +39,25 @@ _WEIGHTS: Final = _weights()
 
 
 class Columns(NamedTuple):
-    """The rows of known instruments."""
+    """The rows of known instruments: by instrument, and as they came within one."""
 
+    rows: Rows
+    """The whole batch, not sorted."""
     order: Places
     """Sorted place -> row of the batch."""
     numbers: Places
-    """Instrument of each row, ascending."""
-    words: NDArray[np.int64]
-    """Column by word of ``TICK``, shape ``(45, n)``."""
-    floats: NDArray[np.float64]
-    """The same memory, for the prices."""
+    """``instrument``, ascending."""
+    exchange_ns: NDArray[np.int64]
+    received_ns: NDArray[np.int64]
+    volume: NDArray[np.int64]
+    last_price: NDArray[np.float64]
     digests: NDArray[np.int64]
-    """Equal for rows that say the same; two different rows share one by chance of about 2**-64."""
-    flags: NDArray[np.uint32]
-    """In the order of the batch, not sorted."""
+    """Equal for rows that say the same; two different rows share one by chance of about 2**-60."""
 
-    def flags_at(self, places: Places) -> NDArray[np.uint32]:
-        """Flags of the rows at these sorted places."""
-        return self.flags[self.order[places]]
+    def at(self, field: str, places: Places) -> NDArray[Any]:
+        """Another field of the rows at these sorted places."""
+        column: NDArray[Any] = self.rows[field][self.order[places]]
+        return column
 
 
 def sorted_columns(rows: Rows) -> tuple[Columns, Places]:
@@ -63,13 +65,31 @@ def sorted_columns(rows: Rows) -> tuple[Columns, Places]:
 
     ``rows`` must be contiguous and not empty.
     """
-    words = np.ndarray((len(rows), WORDS), _INT64, rows)
     order = rows["instrument"].argsort(kind="stable")
     numbers = rows["instrument"].take(order).astype(np.intp)
     unknown = order[:0]
     if numbers[0] < 0:
         count = int(numbers.searchsorted(0))
         unknown, order, numbers = order[:count], order[count:], numbers[count:]
-    columns = words.take(order, axis=0).T.copy()
-    digests = words.dot(_WEIGHTS).take(order)
-    return Columns(order, numbers, columns, columns.view(_FLOAT64), digests, rows["flags"]), unknown
+    digests = np.ndarray((len(rows), _WORDS), _INT64, rows).dot(_WEIGHTS)
+    columns = Columns(
+        rows,
+        order,
+        numbers,
+        rows["exchange_ns"].take(order),
+        rows["received_ns"].take(order),
+        rows["volume"].take(order),
+        rows["last_price"].take(order),
+        digests.take(order),
+    )
+    return columns, unknown
+
+
+def price_columns(rows: Rows) -> NDArray[np.float64]:
+    """All prices of contiguous rows by column, shape ``(18, n)``, not sorted; see :func:`price_number`."""
+    return np.ndarray((len(rows), _WORDS), _FLOAT64, rows)[:, _PRICES].T.copy()
+
+
+def price_number(field: str, level: int = 0) -> int:
+    """Line of :func:`price_columns` that holds a field, or one level of it."""
+    return _word(field) - int(_PRICES.start) + level

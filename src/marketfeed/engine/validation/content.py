@@ -7,28 +7,28 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from marketfeed.dtypes import DEPTH_LEVELS, TICK_BLOCKS, Flag
-from marketfeed.engine.validation.columns import Columns, Doubt, word
+from marketfeed.dtypes import DEPTH_LEVELS, Flag, Rows
+from marketfeed.engine.validation.columns import Doubt, price_columns, price_number
 
 __all__ = ["check_content"]
 
 _LEVELS: Final = range(DEPTH_LEVELS - 1)
 _NEVER_ABOVE: Final[dict[Flag, list[tuple[int, int]]]] = {
     Flag.OHLC_INCONSISTENT: [
-        (word("low"), word("high")),
-        (word("open"), word("high")),
-        (word("last_price"), word("high")),
-        (word("low"), word("open")),
-        (word("low"), word("last_price")),
+        (price_number("low"), price_number("high")),
+        (price_number("open"), price_number("high")),
+        (price_number("last_price"), price_number("high")),
+        (price_number("low"), price_number("open")),
+        (price_number("low"), price_number("last_price")),
     ],
     Flag.OUTSIDE_CIRCUIT: [
-        (word("last_price"), word("upper_circuit")),
-        (word("lower_circuit"), word("last_price")),
+        (price_number("last_price"), price_number("upper_circuit")),
+        (price_number("lower_circuit"), price_number("last_price")),
     ],
-    Flag.CROSSED_DEPTH: [(word("bid_price"), word("ask_price"))],
+    Flag.CROSSED_DEPTH: [(price_number("bid_price"), price_number("ask_price"))],
     Flag.UNSORTED_DEPTH: [
-        *((word("bid_price", level + 1), word("bid_price", level)) for level in _LEVELS),
-        *((word("ask_price", level), word("ask_price", level + 1)) for level in _LEVELS),
+        *((price_number("bid_price", level + 1), price_number("bid_price", level)) for level in _LEVELS),
+        *((price_number("ask_price", level), price_number("ask_price", level + 1)) for level in _LEVELS),
     ],
 }
 """Pairs of prices of which the first may not be the greater one. NaN is absent and never greater."""
@@ -36,17 +36,17 @@ _NEVER_ABOVE: Final[dict[Flag, list[tuple[int, int]]]] = {
 _PAIRS: Final = [pair for pairs in _NEVER_ABOVE.values() for pair in pairs]
 _LEFT: Final = np.array([left for left, _ in _PAIRS], np.intp)
 _RIGHT: Final = np.array([right for _, right in _PAIRS], np.intp)
-_PRICES: Final = TICK_BLOCKS["float64"]
 
 
-def check_content(columns: Columns) -> list[Doubt]:
-    """Doubts that need nothing but the row."""
+def check_content(rows: Rows) -> list[Doubt]:
+    """Doubts that need nothing but the row; ``rows`` must be contiguous."""
     doubts: list[Doubt] = []
-    left, right = columns.floats.take(_LEFT, axis=0), columns.floats.take(_RIGHT, axis=0)
+    prices = price_columns(rows)
+    left, right = prices.take(_LEFT, axis=0), prices.take(_RIGHT, axis=0)
     above = left > right
     if np.count_nonzero(above):
         doubts += _contradictions(left, right, above)
-    infinite = np.isinf(columns.floats[_PRICES])
+    infinite = np.isinf(prices)
     if np.count_nonzero(infinite):
         doubts.append((Flag.NOT_FINITE, np.flatnonzero(infinite.any(axis=0))))
     return doubts

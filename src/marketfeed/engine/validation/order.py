@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from marketfeed.clock import IST, NS
 from marketfeed.dtypes import MODE_MASK, Flag
-from marketfeed.engine.validation.columns import Columns, Doubt, word
+from marketfeed.engine.validation.columns import Columns, Doubt
 from marketfeed.enums import Mode
 
 __all__ = ["OrderCheck"]
@@ -17,7 +17,6 @@ __all__ = ["OrderCheck"]
 Ints = NDArray[np.int64]
 Bools = NDArray[np.bool_]
 
-_TIME, _RECEIVED, _VOLUME = word("exchange_ns"), word("received_ns"), word("volume")
 _OFFSET_NS: Final = int(IST.utcoffset(None).total_seconds()) * NS
 _DAY_NS: Final = 86_400 * NS
 _VOLUME_BITS: Final = 45
@@ -46,11 +45,11 @@ class OrderCheck:
     def check(self, columns: Columns) -> list[Doubt]:
         """Doubts about these rows; afterwards they are part of the past."""
         doubts: list[Doubt] = []
-        numbers, time, received = columns.numbers, columns.words[_TIME], columns.words[_RECEIVED]
+        numbers, time, received = columns.numbers, columns.exchange_ns, columns.received_ns
         count = len(numbers)
         now = np.empty((4, count), np.int64)
         now[0] = now[2] = time
-        now[1], now[3] = columns.words[_VOLUME], columns.digests
+        now[1], now[3] = columns.volume, columns.digests
         timed = time > 0
         if np.count_nonzero(timed) < count:
             np.copyto(now[2], received, where=~timed)
@@ -79,7 +78,7 @@ class OrderCheck:
 
     def _times(self, columns: Columns, start: Ints, counts: Bools, first: Bools) -> list[Doubt]:
         """``start``: for the first row of each instrument, the newest time so far."""
-        time = columns.words[_TIME]
+        time = columns.exchange_ns
         newest, after = _running_max(np.where(counts, time, 0), start, first)
         self._state[0][columns.numbers] = after
         back = np.flatnonzero((time > 0) & (time < newest))
@@ -87,7 +86,7 @@ class OrderCheck:
 
     def _volumes(self, columns: Columns, now: Ints, before: Ints, counts: Bools, first: Bools) -> list[Doubt]:
         volume, day = now[1], _day(now[2])
-        there = (columns.flags.take(columns.order) & np.uint32(Flag.VOLUME)) != 0
+        there = (columns.rows["flags"].take(columns.order) & np.uint32(Flag.VOLUME)) != 0
         keys = _key(day, volume)
         start = _key(_day(before[2]), before[1])
         highest, after = _running_max(np.where(there & counts, keys, 0), start, first)
@@ -101,7 +100,7 @@ class OrderCheck:
 def _untimed(columns: Columns, timed: Bools) -> list[Doubt]:
     """A row without exchange time is doubted where the message has one: by its flag, or in mode full."""
     places = np.flatnonzero(~timed)
-    flags = columns.flags_at(places)
+    flags = columns.at("flags", places)
     promised = (flags & np.uint32(Flag.EXCHANGE_TIME) != 0) | (flags & np.uint32(MODE_MASK) == Mode.FULL)
     places = places[promised]
     return [(Flag.TIME_ZERO, places)] if len(places) else []

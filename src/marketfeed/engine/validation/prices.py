@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from marketfeed.dtypes import Flag
-from marketfeed.engine.validation.columns import Columns, Doubt, Places, word
+from marketfeed.engine.validation.columns import Columns, Doubt, Places
 from marketfeed.enums import Exchange, Kind
 from marketfeed.instruments import Instrument
 
@@ -26,8 +26,6 @@ __all__ = ["PriceCheck"]
 
 Floats = NDArray[np.float64]
 
-_LAST_PRICE, _HIGH = word("last_price"), word("high")
-_RECEIVED, _VOLUME = word("received_ns"), word("volume")
 _SLOTS: Final = 8
 _SECOND_BITS: Final = 30
 _ENOUGH: Final = 3
@@ -63,11 +61,11 @@ class PriceCheck:
 
     def check(self, columns: Columns) -> list[Doubt]:
         """Doubts about these rows; afterwards they are part of the past."""
-        prices = columns.floats[_LAST_PRICE]
+        prices = columns.last_price
         low, high = self._bands.take(columns.numbers, axis=1)
         inside = prices >= low
         inside &= prices <= high
-        slots = (columns.words[_RECEIVED] >> _SECOND_BITS) & (_SLOTS - 1)
+        slots = (columns.received_ns >> _SECOND_BITS) & (_SLOTS - 1)
         slots += columns.numbers * _SLOTS
         if np.count_nonzero(inside) == len(prices):
             self._recent[slots] = prices
@@ -82,13 +80,13 @@ class PriceCheck:
 
     def _split(self, columns: Columns, places: Places) -> tuple[Places, list[Doubt]]:
         """Those places whose price can be compared, and the doubts about the rest."""
-        prices = columns.floats[_LAST_PRICE][places]
+        prices = columns.last_price[places]
         good = (prices > 0) & (prices < np.inf)
         if np.count_nonzero(good) == len(places):
             return places, []
         odd, prices = places[~good], prices[~good]
-        traded = (columns.words[_VOLUME][odd] > 0) | (columns.floats[_HIGH][odd] > 0)
-        silent = columns.flags_at(odd) & _GROUPS == 0
+        traded = (columns.volume[odd] > 0) | (columns.at("high", odd) > 0)
+        silent = columns.at("flags", odd) & _GROUPS == 0
         missing = np.isnan(prices) & (traded | silent)
         usual = self._may_be_negative(columns.numbers[odd])
         wrong = ((prices < 0) | ((prices == 0) & traded)) & ~usual

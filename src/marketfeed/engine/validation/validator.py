@@ -10,7 +10,7 @@ import numpy as np
 
 from marketfeed.config import ValidationConfig
 from marketfeed.dtypes import REASON_MASK, TICK, Flag, Rows
-from marketfeed.engine.validation.columns import Doubt, Places, sorted_columns
+from marketfeed.engine.validation.columns import Places, sorted_columns
 from marketfeed.engine.validation.content import check_content
 from marketfeed.engine.validation.order import OrderCheck
 from marketfeed.engine.validation.prices import PriceCheck
@@ -62,14 +62,12 @@ class Validator:
         if not (rows.flags.c_contiguous and rows.flags.writeable):
             rows = rows.copy()
         columns, unknown = sorted_columns(rows)
-        doubts: list[Doubt] = []
+        doubts = check_content(rows)
         if len(columns.numbers):
             if columns.numbers[-1] >= self._size:
                 self._grow(int(columns.numbers[-1]) + 1)
-            doubts = check_content(columns)
-            doubts += self._order.check(columns)
-            doubts += self._prices.check(columns)
-            doubts = [(reason, columns.order[places]) for reason, places in doubts]
+            past = self._order.check(columns) + self._prices.check(columns)
+            doubts += [(reason, columns.order[places]) for reason, places in past]
         if len(unknown):
             doubts.append((Flag.UNKNOWN_INSTRUMENT, unknown))
         return self._part(rows, doubts) if doubts else Checked(rows)

@@ -1,0 +1,106 @@
+"""What validation costs: its share of the pipeline's CPU, and what a stream with 1 % bad packets still gets done
+against a clean one. Frame -> rows -> validation -> journal and dead letters -> JSON, in memory."""
+
+from __future__ import annotations
+
+import random
+import statistics
+import struct
+import time
+from collections.abc import Callable, Iterator
+
+from marketfeed_kite.parser import KiteParser
+
+from benchmarks._kite import START_S, frames_of, full_packets, instruments
+from benchmarks._ratio import Result, seconds
+from marketfeed.clock import Clock
+from marketfeed.contract import Frame
+from marketfeed.engine.deadletters import DeadLetters
+from marketfeed.engine.validation import Validator
+from marketfeed.instruments import TokenMap
+from marketfeed.journal import Journal
+from marketfeed.sinks.encode import TickEncoder
+
+PACKETS, ROUNDS = 20_000, 9
+Packet = list[int]
+"""A full packet as 46 words; the layout stands in ``marketfeed_kite.packets``."""
+
+
+def _spike(words: Packet) -> None:
+    words[1] = words[1] * 3 // 2
+
+
+def _set(word: int, value: int) -> Callable[[Packet], None]:
+    def poison(words: Packet) -> None:
+        words[word] = value
+
+    return poison
+
+
+def _crossed(words: Packet) -> None:
+    words[17] = words[32] + 500
+
+
+POISON: tuple[Callable[[Packet], None], ...] = (
+    _spike,
+    _crossed,
+    _set(0, 0x7FFFFF01),  # a token that nobody subscribed
+    _set(1, 0),  # no price, and a volume
+    _set(4, 5),  # the volume
+    _set(8, 1),  # the day's high
+    _set(15, 0),  # the exchange time
+    _set(15, START_S - 3600),
+    _set(15, START_S + 3600),
+)
+
+
+def _poisoned(packets: list[bytes], share: float = 0.01, seed: int = 3) -> list[bytes]:
+    draw = random.Random(seed)
+    packets = packets.copy()
+    for at in draw.sample(range(len(packets)), round(share * len(packets))):
+        words = list(struct.unpack(">46I", packets[at]))
+        draw.choice(POISON)(words)
+        packets[at] = struct.pack(">46I", *words)
+    return packets
+
+
+def run() -> Iterator[Result]:
+    known = instruments(500)
+    tokens = TokenMap({one.token: number for number, one in enumerate(known)})
+    clock = Clock()
+
+    def work(frames: list[bytes], spent: list[float] | None = None) -> None:
+        """The whole way of all frames; adds the seconds that validation took to ``spent``."""
+        journal = Journal.memory()
+        journal.instruments.register(known)
+        parser, encoder, reader = KiteParser(tokens), TickEncoder(), journal.reader("bench")
+        validator, letters = Validator(instruments=journal.instruments), DeadLetters("bench", clock)
+        count = 0
+        for number, data in enumerate(frames):
+            rows = parser([Frame(data, START_S * 1_000_000_000 + number * 1_000_000_000 // len(frames))]).rows
+            start = time.perf_counter()
+            rows, rejected = validator.check(rows)
+            if spent is not None:
+                spent[0] += time.perf_counter() - start
+            for reason, bad in rejected.items():
+                letters.put_rows("row", str(reason.name), "connection 0", bad)
+            journal.append(rows)
+            while len(batch := reader.take()):
+                count += len(encoder.lines(batch))
+            reader.commit()
+
+    packets = full_packets(PACKETS)
+    for per_frame in (100, 10):
+        frames = frames_of(packets, per_frame)
+        shares = []
+        for _ in range(ROUNDS):
+            spent, start = [0.0], time.perf_counter()
+            work(frames, spent)
+            shares.append(spent[0] / (time.perf_counter() - start))
+        name = f"validation / parse + validate + append + JSON, {per_frame} rows"
+        yield Result(name, statistics.median(shares), 0.15 if per_frame == 100 else 0.3, at_most=True)
+
+    clean, bad = frames_of(packets, 100), frames_of(_poisoned(packets), 100)
+    work(clean), work(bad)
+    ratio = statistics.median(seconds(lambda: work(clean)) / seconds(lambda: work(bad)) for _ in range(ROUNDS))
+    yield Result("throughput with 1 % bad packets / without", ratio, 0.95)

@@ -1,0 +1,136 @@
+"""What a feed looks after beside the data: the new instrument master every morning, instruments that fell silent."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import attrs
+import numpy as np
+from numpy.typing import NDArray
+
+from marketfeed.calendars import MarketCalendar
+from marketfeed.clock import Clock
+from marketfeed.engine.account import Account
+from marketfeed.engine.latest import Latest
+from marketfeed.engine.lines import Lines
+from marketfeed.engine.logs import Log
+from marketfeed.errors import MarketFeedError, SessionExpired
+from marketfeed.masters import master_day
+
+__all__ = ["SilenceWatch", "Upkeep"]
+
+_ROUND_S = 60.0
+_USUAL_ROUNDS = 10
+"""An instrument that ticked in each of so many minutes is expected in the next one."""
+_MOST_TOLD = 20
+"""Silent instruments named one by one; more of them are told in one event."""
+
+
+@attrs.define
+class SilenceWatch:
+    """Finds instruments that used to tick every minute and stopped, and those that are back."""
+
+    _seen: NDArray[np.int64] = attrs.field(factory=lambda: np.zeros(0, np.int64))
+    _streak: NDArray[np.int64] = attrs.field(factory=lambda: np.zeros(0, np.int64))
+    _silent: set[int] = attrs.field(factory=set)
+
+    def round(self, newest: NDArray[np.int64]) -> tuple[list[int], list[int]]:
+        """Numbers of the instruments that fell silent since the last round, and that came back.
+
+        ``newest`` is each instrument's newest row number, shape ``(n,)``; it may have grown.
+        """
+        size = len(newest)
+        seen = np.zeros(size, np.int64)
+        streak = np.zeros(size, np.int64)
+        seen[: len(self._seen)] = self._seen
+        streak[: len(self._streak)] = self._streak
+        moved = newest != seen
+        silent = np.flatnonzero(~moved & (streak >= _USUAL_ROUNDS)).tolist()
+        back = [number for number in sorted(self._silent) if moved[number]]
+        self._silent = (self._silent | set(silent)) - set(back)
+        self._seen = newest.copy()
+        self._streak = np.where(moved, streak + 1, 0)
+        return silent, back
+
+    def pause(self, newest: NDArray[np.int64]) -> None:
+        """The market is closed: nobody is expected."""
+        self._seen = newest.copy()
+        self._streak = np.zeros(len(newest), np.int64)
+        self._silent = set()
+
+
+@attrs.define
+class Upkeep:
+    """One thread, one round a minute."""
+
+    account: Account
+    lines: Lines
+    latest: Latest
+    calendar: MarketCalendar
+    clock: Clock
+    log: Log
+    emit: Callable[[str, int | None, Mapping[str, Any]], None]
+    stopping: threading.Event
+    reloads: int = 0
+    """Instrument masters loaded since the start."""
+    _silence: SilenceWatch = attrs.field(factory=SilenceWatch)
+    _day: Any = None
+
+    def run(self) -> None:
+        """The thread's loop."""
+        self._day = master_day(self.clock.wall_ns())
+        while not self.clock.wait(self.stopping, _ROUND_S):
+            self.round()
+
+    def round(self) -> None:
+        """Look once."""
+        now_ns = self.clock.wall_ns()
+        day = master_day(now_ns)
+        if self._day is None:
+            self._day = day
+        if day != self._day and self._reload():
+            self._day = day
+        if self.calendar.is_open(now_ns):
+            self._tell(*self._silence.round(self.latest.newest))
+        else:
+            self._silence.pause(self.latest.newest)
+
+    def _reload(self) -> bool:
+        """Take the day's master; False to try again in the next round."""
+        try:
+            table = self.account.instruments()
+        except SessionExpired:  # the night ended it; one new login, and the next round has the master
+            try:
+                self.account.renew(self.account.session())
+            except MarketFeedError as error:
+                self.log.error("no session for the day's instruments", error=str(error))
+            return False
+        except MarketFeedError as error:
+            self.log.warning("the day's instruments cannot be loaded; trying again", error=str(error))
+            return False
+        self.reloads += 1
+        for old in self.lines.wanted:
+            new = table.get(old.key)
+            if new is None:
+                self.lines.unsubscribe([old])
+                self.emit("instrument_gone", None, {"instrument": old.key, "token": old.token})
+            elif new != old:
+                self.lines.replace(old, new)
+                self.emit("instrument_changed", None, {"instrument": old.key, "was": old.token, "now": new.token})
+        self.log.info("the day's instruments are loaded", instruments=len(table))
+        return True
+
+    def _tell(self, silent: list[int], back: list[int]) -> None:
+        names = self.latest.names
+        if len(silent) > _MOST_TOLD:
+            self.emit("instruments_silent", None, {"count": len(silent)})
+        else:
+            for number in silent:
+                self.emit("instrument_silent", None, {"instrument": names[number].key})
+        if len(back) > _MOST_TOLD:
+            self.emit("instruments_back", None, {"count": len(back)})
+        else:
+            for number in back:
+                self.emit("instrument_back", None, {"instrument": names[number].key})
