@@ -11,7 +11,7 @@ column of its rows and the index of :attr:`SandboxMarket.instruments`.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 from urllib.parse import parse_qsl
 
 import attrs
@@ -32,7 +32,9 @@ __all__ = [
     "Reaction",
     "SandboxBroker",
     "SandboxConnection",
+    "SandboxDamages",
     "SandboxMarket",
+    "SandboxRefusals",
     "SandboxWorld",
 ]
 
@@ -199,3 +201,23 @@ class SandboxBroker(Protocol):
 
     def expire(self) -> None:
         """Let every access token die, the fixed one too."""
+
+
+@runtime_checkable
+class SandboxDamages(Protocol):
+    """What a broker may offer besides: damage that only this vendor's messages can have."""
+
+    @property
+    def damages(self) -> Sequence[str]:
+        """Names for ``how`` of the fault ``damage``, beside those that suit every vendor."""
+
+    def damaged(self, data: str | bytes, how: str) -> str | bytes:
+        """A message with ticks, damaged in the way named."""
+
+
+@runtime_checkable
+class SandboxRefusals(Protocol):
+    """What a broker may offer besides: its own words for faults that refuse a request or an upgrade."""
+
+    def refusal(self, status: int) -> HttpReply | None:
+        """The vendor's answer with this HTTP status; None = it has no words of its own."""

@@ -47,7 +47,7 @@ def test_a_line_says_what_when_and_how(
         ("wobble@5s", "unknown fault 'wobble'; choose from drop, close, half-open"),
         ("drop@soon", "fault 'drop@soon': 'soon' is not a time; write 5s, 500ms, 2m or 1h"),
         ("mute@1s for ever", "'ever' is not a time"),
-        ("mute@1s for", "a time belongs after for"),
+        ("mute@1s for", "'' is not a time; write 5s"),
         ("mute@1s seven", "'seven' is not understood; write KIND"),
         ("mute@1s loud=yes", "fault 'mute' has no parameter loud; choose from seconds, connection, until"),
         ("drop@1s for 3s", "fault 'drop' has no parameter seconds; choose from connection, how"),
@@ -76,7 +76,7 @@ def test_a_file_has_one_fault_a_line_and_comments(tmp_path: Path) -> None:
     path.write_text("# the morning\n\ndrop@5s   # first\nmute@10s for 7s\n")
     assert [one.text for one in parse_file(path)] == ["drop@5s", "mute@10s for 7s"]
     path.write_text("drop@5s\nwobble\n")
-    with pytest.raises(ValueError, match="^faults.txt, line 2: unknown fault 'wobble'"):
+    with pytest.raises(ValueError, match=r"^faults\.txt, line 2: unknown fault 'wobble'"):
         parse_file(path)
 
 

@@ -566,3 +566,89 @@ def test_expiry_ends_every_token_until_the_next_login(fresh: Sandbox) -> None:
     fresh.expire()
     assert profile(fresh, old) == 403
     assert profile(fresh, log_in(fresh)) == 200
+
+
+# --- faults -----------------------------------------------------------------------------------
+
+
+def frame_of(*lengths: int) -> bytes:
+    """A good frame of LTP, quote or full packets."""
+    packets = [struct.pack(">HI", length, RELIANCE) + bytes(length - 4) for length in lengths]
+    return struct.pack(">H", len(packets)) + b"".join(packets)
+
+
+@pytest.mark.parametrize(
+    ("how", "wanted"),
+    [
+        ("count-zero", b"\x00\x00"),
+        ("count-one-more", b"\x00\x02" + frame_of(8)[2:]),
+        ("count-65535", b"\xff\xff" + frame_of(8)[2:]),
+        ("length-cut", b"\x00\x02" + frame_of(8)[2:] + b"\x00"),
+        ("last-packet-cut", b"\x00\x02" + frame_of(8)[2:] + b"\x00\x08" + struct.pack(">I", RELIANCE)),
+        ("length-zero", b"\x00\x02\x00\x00" + frame_of(8)[2:]),
+        ("length-three", b"\x00\x01\x00\x03\x01\x02\x03"),
+        ("length-164", b"\x00\x02" + frame_of(164)[2:] + frame_of(8)[2:]),
+        ("length-200", b"\x00\x02" + frame_of(200)[2:] + frame_of(8)[2:]),
+    ],
+)
+def test_a_frame_can_be_damaged_as_only_kites_can(box: Sandbox, how: str, wanted: bytes) -> None:
+    assert isinstance(box.broker, KiteBroker)
+    assert box.broker.damaged(frame_of(8), how) == wanted
+    assert how in box.broker.damages
+
+
+def test_kites_damage_goes_over_the_wire(connect: Any) -> None:
+    with Sandbox("kite", broker=KiteBroker, ticks_per_second=0, log=True) as box:
+        ticker = connect(box)
+        ticker.send("subscribe", [RELIANCE])
+        ticker.packets()
+        box.fault("damage", how="length-three", count=1)
+        box.push(box.world.market.snapshot(np.array([line_of(box, RELIANCE)])))
+        assert ticker.read() == b"\x00\x01\x00\x03\x01\x02\x03"
+        assert [frame.intact for frame in box.log] == [True, False]
+        with pytest.raises(ValueError, match="must be one of any, truncate, bad-count"):
+            box.fault("damage", how="dent")
+
+
+def test_a_dead_token_is_refused_everywhere_until_a_new_login(connect: Any) -> None:
+    options: dict[str, Any] = {"rate_limits": False, "ticks_per_second": 0.0}
+    with Sandbox("kite", broker=KiteBroker, **options) as box, requests.Session() as session:
+        session.headers["Authorization"] = f"token testkey:{READY_TOKEN}"
+        assert session.get(box.url + "/user/profile", timeout=10).status_code == 200
+        box.fault("expire")
+        refusal = session.get(box.url + "/user/profile", timeout=10)
+        assert (refusal.status_code, refusal.json()["error_type"]) == (403, "TokenException")
+        with pytest.raises(websocket.WebSocketBadStatusException) as upgrade:
+            connect(box)
+        assert upgrade.value.status_code == 403
+        fresh = log_in(box)
+        session.headers["Authorization"] = f"token testkey:{fresh}"
+        assert session.get(box.url + "/user/profile", timeout=10).status_code == 200
+        connect(box, f"api_key=testkey&access_token={fresh}")
+
+
+def test_refusals_are_in_kites_words_and_those_of_its_gateway(box: Sandbox, connect: Any) -> None:
+    box.fault("refuse", status=429)
+    with pytest.raises(websocket.WebSocketBadStatusException) as error:
+        connect(box)
+    assert error.value.status_code == 429
+    assert json.loads(error.value.resp_body or b"")["error_type"] == "NetworkException"
+    with requests.Session() as session:
+        box.fault("http-error", status=429, path="/instruments")
+        answer = session.get(box.url + "/instruments", timeout=10)
+        assert (answer.status_code, answer.json()["error_type"]) == (429, "NetworkException")
+        box.fault("http-error", status=502, path="/instruments")
+        assert session.get(box.url + "/instruments", timeout=10).headers["Content-Type"] == "text/html"
+
+
+def test_quote_packets_come_between_a_subscription_and_a_late_mode(connect: Any) -> None:
+    with Sandbox("kite", broker=KiteBroker, ticks_per_second=200, log=True) as box:
+        box.fault("late-mode", delay_s=0.3)
+        ticker = connect(box)
+        ticker.send("subscribe", [RELIANCE])
+        ticker.send("mode", ["full", [RELIANCE]])
+        lengths: list[int] = []
+        while 184 not in lengths:
+            lengths += [len(packet) for packet in ticker.packets()]
+        assert lengths.count(44) > 10
+        assert {len(packet) for packet in ticker.packets()} == {184}

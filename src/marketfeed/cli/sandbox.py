@@ -52,7 +52,7 @@ def _instruments(value: Any) -> int | Path:
 @click.option("--packets-per-frame", type=click.IntRange(1, 65535), help="Most packets in one frame.")
 @click.option("--heartbeat-s", type=float, default=1.0, show_default=True, help="Idle seconds before a heartbeat.")
 @click.option("--start", help="India time at which its clock starts; default: 10:00 on the latest weekday.")
-@click.option("--replay", type=click.Path(exists=True, dir_okay=False, path_type=Path), help="CSV file of ticks.")
+@click.option("--replay", type=click.Path(exists=True, path_type=Path), help="CSV file of ticks, or a capture.")
 @click.option(
     "--speed",
     type=_speed,
@@ -79,6 +79,9 @@ def _instruments(value: Any) -> int | Path:
 @click.option("--log-kinds", default="requests,ticks,events", show_default=True, help="What --log writes.")
 @click.option("--fault", multiple=True, metavar="KIND@TIME", help='A fault, such as "mute@10s for 7s"; repeatable.')
 @click.option("--faults", type=click.Path(exists=True, dir_okay=False, path_type=Path), help="File of faults.")
+@click.option("--chaos", type=int, metavar="SEED", help="Faults drawn by lot; the same seed draws the same.")
+@click.option("--tls", type=click.Choice(["good", "self-signed", "wrong-host", "expired"]), help="Serve TLS.")
+@click.option("--ca-file", type=click.Path(path_type=Path), help="Write the authority of its certificates here.")
 @click.option("--user-id", default=_ACCOUNT.user_id, show_default=True)
 @click.option("--password", default=_ACCOUNT.password, show_default=True)
 @click.option("--totp-secret", default=_ACCOUNT.totp_secret, show_default=True)

@@ -62,6 +62,8 @@ class Sandbox:
         self.vendor = vendor
         self.world = World(make_options(options))
         self.broker = (broker or _plugin_broker(vendor))(self.world)
+        if self.world.captured is not None:
+            self.world.captured.suit(vendor, self.broker)
         self._log = EventLog(log_kinds, keep=log, path=log_file)
         self._wanted_port = port
         self._server: Server | None = None
@@ -80,8 +82,10 @@ class Sandbox:
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name=f"sandbox-{self.vendor}", daemon=True)
         self._thread.start()
-        self._server = Server(self.world, self.broker, self._log)
         try:
+            self._server = Server(self.world, self.broker, self._log)
+            if self.world.options.ca_file is not None:
+                self.world.options.ca_file.write_bytes(self.ca_pem or b"")
             self._run(self._server.start(self._wanted_port))
         except BaseException:
             self.stop()
@@ -118,8 +122,14 @@ class Sandbox:
 
     @property
     def url(self) -> str:
-        """``http://127.0.0.1:PORT``, without a path."""
-        return f"http://127.0.0.1:{self.port}"
+        """``http://127.0.0.1:PORT``, ``https`` with TLS, without a path."""
+        return f"http{'s' if self.world.options.tls else ''}://127.0.0.1:{self.port}"
+
+    @property
+    def ca_pem(self) -> bytes | None:
+        """The authority behind the sandbox's certificates, for clients that are to trust it; None without TLS."""
+        certificates = self._running.certificates
+        return certificates.ca_pem if certificates is not None else None
 
     def settings(self) -> dict[str, Any]:
         """Vendor settings that make a feed use this sandbox."""

@@ -40,7 +40,7 @@ class Control:
         return {"now_ns": now, "offset_ns": self._server.world.clock.offset_ns, "india_time": ist_text(now)}
 
     def _get_state(self, _: HttpRequest) -> dict[str, Any]:
-        replay = self._server.world.replay
+        replay, captured = self._server.world.replay, self._server.world.captured
         return {
             "seed": self._server.world.options.seed,
             "instruments": len(self._server.world.market.instruments),
@@ -50,6 +50,9 @@ class Control:
             "replay": None
             if replay is None
             else {"rows": len(replay), "sent": replay.sent, "begun": self._server.driver.replay_begun},
+            "capture": None
+            if captured is None
+            else {"frames_sent": captured.sent, "begun": self._server.driver.replay_begun},
         }
 
     def _get_stats(self, _: HttpRequest) -> dict[str, int]:
@@ -71,7 +74,7 @@ class Control:
         return {"expired": True}
 
     def _post_replay(self, _: HttpRequest) -> dict[str, bool]:
-        if self._server.world.replay is None:
+        if self._server.world.replay is None and self._server.world.captured is None:
             raise ValueError("this sandbox has no recording")
         self._server.driver.replay_begun = True
         return {"begun": True}

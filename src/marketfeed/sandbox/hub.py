@@ -16,7 +16,7 @@ from aiohttp import web
 
 from marketfeed.brokers import Lines, SandboxConnection
 from marketfeed.clock import Clock
-from marketfeed.dtypes import Rows
+from marketfeed.dtypes import MODE_MASK, Rows
 from marketfeed.sandbox.log import EventLog, SentFrame
 from marketfeed.sandbox.peer import Outgoing, Peer
 
@@ -135,11 +135,33 @@ class Hub:
             if len(mine):
                 self.deliver(peer, mine, origin)
 
+    def relay(self, data: str | bytes, rows: Rows) -> None:
+        """Send a captured message as it is to each client that wants all of it; to others the rows that they want,
+        encoded. A message without rows goes to whoever is subscribed to anything."""
+        lines, modes = rows["instrument"], (rows["flags"] & MODE_MASK).astype(np.uint8)
+        for peer in list(self.peers.values()):
+            mine = peer.broker_side.modes
+            if not mine.any():
+                continue
+            wanted = rows if (mine[lines] >= modes).all() else rows[mine[lines] > 0]
+            edited, faults = self._edited(peer, wanted)
+            if edited is rows:
+                self.send(peer, Outgoing(peer.number, data, "replay", rows, modes))
+                continue
+            limited = mine.copy()
+            limited[lines] = np.minimum(mine[lines], modes)  # a capture in quote mode has no depth to send
+            peer.broker_side.modes = limited
+            self._deliver(peer, edited, faults, "replay")
+            peer.broker_side.modes = mine
+
     def deliver(self, peer: Peer, rows: Rows, origin: str) -> None:
         """Encode rows for one client and send them, in order."""
-        faults: tuple[str, ...] = ()
-        if self.spoiler is not None:
-            rows, faults = self.spoiler.edit(peer, rows)
+        self._deliver(peer, *self._edited(peer, rows), origin=origin)
+
+    def _edited(self, peer: Peer, rows: Rows) -> tuple[Rows, tuple[str, ...]]:
+        return (rows, ()) if self.spoiler is None else self.spoiler.edit(peer, rows)
+
+    def _deliver(self, peer: Peer, rows: Rows, faults: tuple[str, ...], origin: str) -> None:
         size = self.packets or max(len(rows), 1)
         for start in range(0, len(rows), size):
             chunk = rows[start : start + size]

@@ -9,14 +9,16 @@ import socket
 import struct
 import sys
 from collections import deque
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
-from aiohttp import web
 from numpy.typing import NDArray
 
 from marketfeed.brokers import SandboxConnection
 from marketfeed.dtypes import Rows
+
+if TYPE_CHECKING:
+    from aiohttp import web
 
 __all__ = ["Outgoing", "Peer"]
 

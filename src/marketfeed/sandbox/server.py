@@ -22,6 +22,7 @@ from marketfeed.sandbox.faults.base import Fault, Stage
 from marketfeed.sandbox.faults.director import Director, Injected
 from marketfeed.sandbox.hub import Hub, Outgoing, Peer
 from marketfeed.sandbox.log import EventLog
+from marketfeed.sandbox.tls import CertificateBox
 from marketfeed.sandbox.world import World
 
 __all__ = ["Server"]
@@ -44,7 +45,8 @@ class Server:
         options = world.options
         self.hub = Hub(log, self.clock, len(world.market.instruments), options.packets_per_frame)
         self.driver = Driver(world, self.hub)
-        stage = Stage(self.hub, broker, world.market.instruments, options.seed)
+        self.certificates = CertificateBox(options.tls) if options.tls is not None else None
+        stage = Stage(self.hub, broker, world.market.instruments, options.seed, self.certificates)
         self.faults = Director(stage, options.planned(), self.clock.monotonic, world.now_ns)
         self.hub.spoiler = self.faults
         self.hub.filters.append(self.faults.alter)
@@ -61,7 +63,8 @@ class Server:
         application.router.add_route("*", "/{path:.*}", self._handle)
         self._runner = web.AppRunner(application, access_log=None, shutdown_timeout=0.2)
         await self._runner.setup()
-        site = web.TCPSite(self._runner, HOST, port)
+        context = self.certificates.context if self.certificates is not None else None
+        site = web.TCPSite(self._runner, HOST, port, ssl_context=context)
         await site.start()
         self.port = self._runner.addresses[0][1]
         self.faults.begin()
@@ -206,8 +209,9 @@ class Server:
         for text in reaction.messages:
             self.hub.send(peer, Outgoing(peer.number, text, "reply"))
         lines = reaction.snapshot
-        if self.world.replay is not None:
-            lines = self.world.replay.shown(lines)
+        recorded = self.world.replay or self.world.captured
+        if recorded is not None:
+            lines = recorded.shown(lines)
         self.faults.reacted(peer, reaction)
         if len(lines):
             self.hub.deliver(peer, self.world.market.snapshot(lines), "snapshot")

@@ -7,18 +7,25 @@ import time
 from collections.abc import Iterable, Sequence
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import attrs
 
 from marketfeed.brokers import Credentials
 from marketfeed.clock import IST, NS, OffsetClock, to_ns
+from marketfeed.framelog import SUFFIX
+from marketfeed.sandbox.faults.chaos import random_plan
 from marketfeed.sandbox.faults.script import Planned, parse, parse_file
 from marketfeed.sandbox.history import trading_day
 from marketfeed.sandbox.market import Market
 from marketfeed.sandbox.recording import Recording, load_recording
 from marketfeed.sandbox.replay import ReplayMarket
+from marketfeed.sandbox.tls import TLS
 from marketfeed.sandbox.universe import Listing, from_file, listing_for, make_universe
 from marketfeed.totp import totp
+
+if TYPE_CHECKING:
+    from marketfeed.sandbox.captured import Capture, CapturedMarket
 
 __all__ = ["MAX_SPEED", "Options", "World"]
 
@@ -50,7 +57,7 @@ class Options:
     connection_limit: int | None = None
     """Most WebSockets at a time; 0 = no limit, None = the vendor's."""
     replay: Path | None = None
-    """A recording to send instead of invented ticks."""
+    """A recording to send instead of invented ticks: a CSV file, a capture or a folder of captures."""
     speed: float = 1.0
     """Of the replay: 2 = twice as fast as recorded, ``MAX_SPEED`` = as fast as clients read."""
     replay_order: str = "file"
@@ -61,6 +68,12 @@ class Options:
     """Faults with their times, such as ``("drop@5s", "mute@10s for 7s")``; one may be given as a string."""
     faults: Path | None = None
     """A file of faults, one a line."""
+    chaos: int | None = None
+    """The seed of a schedule drawn by lot, besides the other faults; None = no such schedule."""
+    tls: str | None = None
+    """``good``, ``self-signed``, ``wrong-host`` or ``expired``: serve TLS with such a certificate; None = no TLS."""
+    ca_file: Path | None = None
+    """Where to write the authority whose certificates the sandbox shows, as PEM, for clients that are to trust it."""
 
     def __attrs_post_init__(self) -> None:
         if self.replay_order not in ("file", "time"):
@@ -71,12 +84,17 @@ class Options:
             raise ValueError("speed, step_s and heartbeat_s must be above 0")
         if self.ticks_per_second < 0:
             raise ValueError("ticks_per_second must not be negative")
+        if self.tls is not None and self.tls not in TLS:
+            raise ValueError(f"tls is {self.tls!r}; choose {', '.join(TLS)}")
+        if self.ca_file is not None and self.tls is None:
+            raise ValueError("ca_file means nothing without tls")
         self.planned()
 
     def planned(self) -> list[Planned]:
         """All faults of the options. Raises ``ValueError`` for one that is not understood."""
         plan = [parse(line) for line in self.fault]
-        return plan + parse_file(self.faults) if self.faults is not None else plan
+        plan += parse_file(self.faults) if self.faults is not None else []
+        return plan + (random_plan(self.chaos) if self.chaos is not None else [])
 
 
 class World:
@@ -85,14 +103,19 @@ class World:
     def __init__(self, options: Options) -> None:
         self.options = options
         recording = _recording(options)
-        self.clock = OffsetClock.starting_at(_start_ns(options, recording))
+        capture = _capture(options)
+        self.clock = OffsetClock.starting_at(_start_ns(options, capture or recording))
         start_ns = self.clock.wall_ns()
         day = datetime.fromtimestamp(start_ns / NS, IST).date()
-        self.simulated = Market(_listings(options, recording, day), seed=options.seed, start_ns=start_ns)
+        listings = _listings(options, recording, day) if capture is None else capture.listings()
+        self.simulated = Market(listings, seed=options.seed, start_ns=start_ns)
         self.replay = ReplayMarket(self.simulated, recording) if recording is not None else None
+        self.captured = capture.market(self.simulated) if capture is not None else None
 
     @property
-    def market(self) -> Market | ReplayMarket:
+    def market(self) -> Market | ReplayMarket | CapturedMarket:
+        if self.captured is not None:
+            return self.captured
         return self.simulated if self.replay is None else self.replay
 
     @property
@@ -116,14 +139,27 @@ class World:
         return code in right
 
 
+def is_capture(path: Path) -> bool:
+    """Whether a recording to replay is a capture file, or a folder of them."""
+    return path.is_dir() or path.suffix == SUFFIX
+
+
+def _capture(options: Options) -> Capture | None:
+    if options.replay is None or not is_capture(options.replay):
+        return None
+    from marketfeed.sandbox.captured import Capture
+
+    return Capture(options.replay)
+
+
 def _recording(options: Options) -> Recording | None:
-    if options.replay is None:
+    if options.replay is None or is_capture(options.replay):
         return None
     recording = load_recording(options.replay)
     return recording.in_time_order() if options.replay_order == "time" else recording
 
 
-def _start_ns(options: Options, recording: Recording | None) -> int:
+def _start_ns(options: Options, recording: Recording | Capture | None) -> int:
     if options.start is not None:
         return to_ns(options.start)
     if recording is not None and recording.last_ns:

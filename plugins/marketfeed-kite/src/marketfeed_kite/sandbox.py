@@ -30,6 +30,7 @@ from marketfeed.brokers import (
 from marketfeed.clock import NS, ist_text
 from marketfeed.dtypes import Rows
 from marketfeed.enums import Mode
+from marketfeed_kite._sandbox_damage import DAMAGES
 from marketfeed_kite._sandbox_json import (
     DUMP_HEADER,
     ORDER,
@@ -217,6 +218,27 @@ class KiteBroker:
 
     def expire(self) -> None:
         self.login.expire()
+
+    # --- faults -------------------------------------------------------------------------------
+
+    @property
+    def damages(self) -> Sequence[str]:
+        return tuple(DAMAGES)
+
+    def damaged(self, data: str | bytes, how: str) -> str | bytes:
+        return DAMAGES[how](data) if isinstance(data, bytes) else data
+
+    def refusal(self, status: int) -> HttpReply | None:
+        """The documented error for a status; words for 429 and 403 are those that people quote."""
+        words = {
+            400: ("InputException", "Missing `api_key` or `access_token`."),
+            403: ("TokenException", "Incorrect `api_key` or `access_token`."),
+            429: ("NetworkException", "Too many requests"),
+            500: ("GeneralException", "Something went wrong"),
+            502: ("DataException", "Gateway error"),
+            503: ("NetworkException", "Service unavailable"),
+        }
+        return refused(status, *words[status]) if status in words else None
 
 
 class KiteTicker:

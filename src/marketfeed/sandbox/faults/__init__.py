@@ -7,8 +7,20 @@ A fault is an object with a kind and parameters (:mod:`.base`); :mod:`.lines`, :
 
 from __future__ import annotations
 
+from marketfeed.sandbox.faults.chaos import random_plan
 from marketfeed.sandbox.faults.director import Director, Injected
 from marketfeed.sandbox.faults.kinds import KINDS, described, make
 from marketfeed.sandbox.faults.script import Planned, parse, parse_file, parse_now
 
-__all__ = ["KINDS", "Director", "Injected", "Planned", "described", "make", "parse", "parse_file", "parse_now"]
+__all__ = [
+    "KINDS",
+    "Director",
+    "Injected",
+    "Planned",
+    "described",
+    "make",
+    "parse",
+    "parse_file",
+    "parse_now",
+    "random_plan",
+]

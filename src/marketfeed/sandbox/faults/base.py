@@ -16,7 +16,8 @@ from marketfeed.dtypes import Rows
 from marketfeed.instruments import Instrument
 
 if TYPE_CHECKING:
-    from marketfeed.sandbox.hub import Hub, Outgoing, Peer
+    from marketfeed.sandbox.hub import Hub
+    from marketfeed.sandbox.peer import Outgoing, Peer
 
 __all__ = [
     "Certificates",

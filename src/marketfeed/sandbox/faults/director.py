@@ -18,7 +18,7 @@ from marketfeed.sandbox.faults.kinds import shown
 from marketfeed.sandbox.faults.script import Planned
 
 if TYPE_CHECKING:
-    from marketfeed.sandbox.hub import Outgoing, Peer
+    from marketfeed.sandbox.peer import Outgoing, Peer
 
 __all__ = ["Director", "Injected"]
 

@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import attrs
 
-from marketfeed.brokers import HttpReply, HttpRequest, SandboxBroker
+from marketfeed.brokers import HttpReply, HttpRequest, SandboxBroker, SandboxRefusals
 from marketfeed.sandbox.faults.base import Fault, Gate, Stage, choice, flag, number, param, share, text, whole
 
 if TYPE_CHECKING:
-    from marketfeed.sandbox.hub import Peer
+    from marketfeed.sandbox.peer import Peer
 
 __all__ = ["Certificate", "Expire", "HttpError", "HttpShort", "HttpSlow", "Refuse"]
 
@@ -37,9 +37,8 @@ def _status(value: Any) -> int:
 def _answer(broker: SandboxBroker | None, status: int, body: str, retry_after_s: float | None) -> HttpReply:
     """An error as the vendor words it where it has words; a gateway's page for the rest."""
     reply: HttpReply | None = None
-    words = getattr(broker, "refusal", None)
-    if words is not None and (body == "vendor" or (body == "auto" and status < 500)):
-        reply = words(status)
+    if isinstance(broker, SandboxRefusals) and (body == "vendor" or (body == "auto" and status < 500)):
+        reply = broker.refusal(status)
     if reply is None:
         page = "" if body == "empty" else _HTML.format(_WORDS.get(status, str(status)))
         reply = HttpReply(status=status, body=page.encode(), content_type="text/html")

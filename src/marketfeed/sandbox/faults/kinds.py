@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from marketfeed.sandbox.faults import gates, lines
+from marketfeed.sandbox.faults import frames, gates, lines, rows
 from marketfeed.sandbox.faults.base import Fault
 
 __all__ = ["KINDS", "described", "make", "shown"]
@@ -21,6 +21,19 @@ _CLASSES: tuple[type[Fault], ...] = (
     lines.Deaf,
     lines.LateMode,
     lines.Throttle,
+    frames.Damage,
+    frames.Repeat,
+    frames.OutOfOrder,
+    frames.Oversized,
+    frames.Say,
+    rows.BigFrames,
+    rows.ZeroTime,
+    rows.TimeShift,
+    rows.Spike,
+    rows.Crossed,
+    rows.Unsorted,
+    rows.VolumeBack,
+    rows.Set,
     gates.Refuse,
     gates.Expire,
     gates.HttpError,

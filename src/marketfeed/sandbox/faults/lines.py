@@ -14,7 +14,7 @@ from marketfeed.sandbox.faults.base import Fault, Stage, choice, number, param, 
 from marketfeed.sandbox.noise import identity, mix, uniform
 
 if TYPE_CHECKING:
-    from marketfeed.sandbox.hub import Outgoing, Peer
+    from marketfeed.sandbox.peer import Outgoing, Peer
 
 __all__ = ["Close", "Deaf", "Drop", "HalfOpen", "HeartbeatsOnly", "LateMode", "Mute", "NoPong", "Silent", "Throttle"]
 

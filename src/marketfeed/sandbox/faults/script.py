@@ -68,12 +68,11 @@ def _parsed(name: str, lines: Iterable[str]) -> Iterable[Planned]:
 
 def _fault(kind: str, words: list[str], line: str) -> Fault:
     given: dict[str, object] = {}
-    if words[:1] == ["for"]:
-        if len(words) < 2:
-            raise ValueError(f"fault {line!r}: a time belongs after for; {_FORM}")
-        given["seconds"] = _seconds(words[1], line)
-        words = words[2:]
-    for word in words:
+    rest = iter(words)
+    for word in rest:
+        if word == "for":
+            given["seconds"] = _seconds(next(rest, ""), line)
+            continue
         name, equals, value = word.partition("=")
         if not equals:
             raise ValueError(f"fault {line!r}: {word!r} is not understood; {_FORM}")
