@@ -31,7 +31,7 @@ ROOT = Path(__file__).resolve().parents[2]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted(ROOT.glob("docs/**/*.md"))]
 READMES = sorted(ROOT.glob("plugins/marketfeed-*/README.md"))
 SHELL = ("bash", "console")
-OTHER_PROGRAMS = {"pip", "export", "curl", "tail", "systemctl", "journalctl", ".venv/bin/tox", "python"}
+OTHER_PROGRAMS = {"pip", "export", "curl", "tail", "systemctl", "journalctl", ".venv/bin/tox", "python", "pytest"}
 FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 
 
@@ -83,6 +83,8 @@ def test_the_python_of_a_page_runs(page: Path, stage: Path, monkeypatch: pytest.
         if block.language == "python":
             # Newlines in front: a traceback then shows the line of the page.
             code = compile("\n" * block.line + block.text, str(page), "exec", ast.PyCF_ALLOW_TOP_LEVEL_AWAIT)
+            if re.search(r"^(?:async )?def test_", block.text, re.MULTILINE):
+                continue  # a test needs its fixtures: that it compiles must do
             result = eval(code, module.__dict__)
             if inspect.iscoroutine(result):
                 asyncio.run(result)
@@ -161,6 +163,8 @@ def test_commands_exist_with_their_options(block: Block) -> None:
         elif program == "make":
             targets = [word for word in words if "=" not in word]
             assert all(re.search(rf"^[\w ]*\b{target}\b[\w ]*:", makefile, re.MULTILINE) for target in targets)
+        elif "/" in program and not program.startswith("."):
+            assert (ROOT / program).is_file(), f"{block.where}: {program}"
         else:
             assert program in OTHER_PROGRAMS, f"{block.where}: {program}"
 
