@@ -131,3 +131,67 @@ def test_help_reads_well() -> None:
     assert result.returncode == 0
     for option in ("--sandbox", "--duration", "--max-ticks", "--drain"):
         assert option in result.stdout
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_ends_a_start_that_hangs(tmp_path: Path, number: signal.Signals) -> None:
+    text = CONFIG.format(more="").replace('vendor = "kite"', 'vendor = "kite"\nstop_timeout_s = 0.1')
+    (tmp_path / "feed.toml").write_text(text)
+    code = (
+        "import time\n"
+        "from marketfeed.sinks.jsonl import JsonlSink\n"
+        "def hang(self):\n    print('opening', flush=True)\n    time.sleep(1000)\n"
+        "JsonlSink.open = hang\n"
+        "from marketfeed.cli import main\nmain()\n"
+    )
+    command = [sys.executable, "-c", code, "run", "feed.toml", "--sandbox"]
+    with subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as child:
+        assert child.stdout is not None
+        assert child.stdout.readline() == "opening\n"
+        child.send_signal(number)
+        _, errors = child.communicate(timeout=20)
+    assert child.returncode == 130, errors
+    assert "Traceback" not in errors
+
+
+def test_a_second_interrupt_does_not_wait_for_a_sink_that_is_stuck(tmp_path: Path) -> None:
+    (tmp_path / "feed.toml").write_text(
+        CONFIG.format(more="").replace('vendor = "kite"', 'vendor = "kite"\nstop_timeout_s = 60')
+    )
+    command = [sys.executable, "-m", "marketfeed", "run", "feed.toml", "--sandbox", "--ticks-per-second", "5000"]
+    errors = tmp_path / "errors.txt"
+    with (
+        errors.open("wb") as sink,
+        subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=sink, text=True) as child,
+    ):
+        assert child.stdout is not None
+        child.stdout.readline()
+        time.sleep(1)  # nobody reads: the pipe is full and the sink is stuck in its write
+        child.send_signal(signal.SIGINT)
+        time.sleep(0.5)
+        assert child.poll() is None
+        started = time.monotonic()
+        child.send_signal(signal.SIGINT)
+        child.wait(20)
+        assert time.monotonic() - started < 10
+        child.stdout.close()
+    assert child.returncode == 130, errors.read_text()
+    assert "Traceback" not in errors.read_text()
+    assert "Fatal" not in errors.read_text()
+
+
+def test_a_drain_that_leaves_rows_says_so_with_its_exit_code(tmp_path: Path) -> None:
+    assert run(tmp_path, "--sandbox", "--max-ticks", "20").returncode == 0
+    (tmp_path / "journal" / "main" / "ticks" / "cursors" / "archive").unlink()
+    refusing = 'start = "oldest"\ntype = "callable"\ncallable = "builtins:int"'  # int(batch) raises
+    text = CONFIG.format(more="").replace('type = "jsonl"\npath = "ticks.jsonl"', refusing)
+    (tmp_path / "feed.toml").write_text(text)
+    result = subprocess.run(
+        [sys.executable, "-m", "marketfeed", "run", "feed.toml", "--drain"],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert result.returncode != 0
+    assert "left over: archive (" in result.stderr

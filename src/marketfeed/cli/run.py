@@ -87,10 +87,8 @@ def _run(
     tokens = MemoryTokenStore() if clock is not None else None  # sandbox tokens are worth nothing later
     feeds = [Feed.from_config(config, name, plugins=plugins, clock=clock, tokens=tokens) for name in config.feeds]
     if drain:
-        for feed in feeds:
-            _say(feed.drain())
-        return None
-    with _stop_on_signals() as stopping, ExitStack() as stack:
+        return _drain(feeds)
+    with _stop_on_signals() as (stopping, started), ExitStack() as stack:
         if config.metrics.port is not None:
             from marketfeed.monitoring import Monitor
 
@@ -100,13 +98,37 @@ def _run(
         try:
             for feed in feeds:
                 feed.start()
+            started.set()
             gc.freeze()  # what is here now stays: collections need not look at it again
             _wait(feeds, stopping, duration, max_ticks)
         finally:
-            for feed in feeds:
-                if feed.started:
-                    _say(feed.stop())
+            started.set()
+            _stop(feeds)
         return next((feed.error for feed in feeds if feed.error is not None), None)
+
+
+def _stop(feeds: list[Any]) -> None:
+    """Stop all that were started, also when the stop of one raises."""
+    with ExitStack() as stack:
+        for feed in reversed(feeds):
+            if feed.started:
+                stack.callback(_stop_one, feed)
+
+
+def _stop_one(feed: Any) -> None:
+    _say(feed.stop())
+
+
+def _drain(feeds: list[Any]) -> Exception | None:
+    """Deliver what is left; an error when some of it stays, for a script has to see that."""
+    from marketfeed.errors import MarketFeedError
+
+    left = []
+    for feed in feeds:
+        summary = feed.drain()
+        _say(summary)
+        left += [f"{sink.name} ({sink.left:,} rows)" for sink in summary.sinks if sink.left]
+    return MarketFeedError(f"not everything could be delivered; left over: {', '.join(left)}") if left else None
 
 
 def _wait(feeds: list[Any], stopping: threading.Event, duration: float | None, max_ticks: int | None) -> None:
@@ -124,18 +146,25 @@ def _wait(feeds: list[Any], stopping: threading.Event, duration: float | None, m
 
 
 @contextmanager
-def _stop_on_signals() -> Iterator[threading.Event]:
-    """SIGINT and SIGTERM set the event once; the next SIGINT interrupts as usual."""
-    stopping = threading.Event()
+def _stop_on_signals() -> Iterator[tuple[threading.Event, threading.Event]]:
+    """SIGINT and SIGTERM set the first event; the next SIGINT interrupts as usual.
+
+    Until the second one is set, by the caller, the first signal interrupts, too: a start may wait long,
+    for a broker or for a sink.
+    """
+    stopping, started = threading.Event(), threading.Event()
     default = signal.getsignal(signal.SIGINT)
 
     def ask(*_: Any) -> None:
+        again = stopping.is_set()
         stopping.set()
         signal.signal(signal.SIGINT, default)
+        if not (started.is_set() or again):
+            raise KeyboardInterrupt
 
     before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
-        yield stopping
+        yield stopping, started
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
