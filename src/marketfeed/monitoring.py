@@ -90,6 +90,10 @@ class FeedCollector(Collector):
         packets = CounterMetricFamily("websocket_packets", "Messages received", labels=_LINE)
         size = CounterMetricFamily("websocket_data_bytes", "Bytes received", labels=_LINE)
         connects = CounterMetricFamily("websocket_connects", "Successful connects", labels=_LINE)
+        asked = CounterMetricFamily("websocket_resubscribes", "Subscriptions repeated on a mute line", labels=_LINE)
+        states = CounterMetricFamily(
+            "marketfeed_line_transitions", "How often a connection entered a state", labels=(*_LINE, "state")
+        )
         logins = CounterMetricFamily("marketfeed_logins", "Sessions obtained", labels=_FEED)
         for feed, pipeline in self._running():
             logins.add_metric((feed.name,), feed.account.logins)
@@ -99,7 +103,10 @@ class FeedCollector(Collector):
                 packets.add_metric(labels, wire.counts.messages)
                 size.add_metric(labels, wire.counts.bytes)
                 connects.add_metric(labels, wire.counts.connects)
-        yield from (up, packets, size, connects, logins)
+                asked.add_metric(labels, wire.counts.resubscribes)
+                for state, count in list(wire.counts.transitions.items()):
+                    states.add_metric((*labels, state), count)
+        yield from (up, packets, size, connects, asked, states, logins)
 
     def _journal(self) -> Iterator[Metric]:
         committed = CounterMetricFamily("marketfeed_journal_rows", "Rows ever committed", labels=_FEED)

@@ -1,62 +1,87 @@
-"""One account: who logs in when."""
+"""Logging in: once for everybody, counted when refused, over restarts."""
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from marketfeed.clock import ManualClock
+from marketfeed.clock import ManualClock, to_ns
 from marketfeed.contract import Session, VendorSettings
-from marketfeed.engine.account import Account
+from marketfeed.engine.account import MOST_REFUSALS, Account
 from marketfeed.engine.logs import get_log
-from marketfeed.errors import SessionExpired
-from marketfeed.instruments import Instrument, InstrumentTable
-from marketfeed.tokens import MemoryTokenStore
+from marketfeed.errors import AuthError
+from marketfeed.tokens import FileTokenStore
 
 
 class Broker:
-    """A plugin whose broker takes one token only; its logins give token-1, token-2, ..."""
+    """A vendor plugin and its broker in one: knows whether the secret is right, and counts."""
 
-    def __init__(self, good: str) -> None:
-        self.good = good
-        self.logins = 0
-        self.info = type("Info", (), {"name": "test"})()
+    class info:  # noqa: N801 - stands for an attribute
+        name = "toy"
 
-    def authenticate(self, settings: Any, tokens: Any, http: Any) -> Session:
-        self.logins += 1
-        return Session(vendor="test", account="me", access_token=f"token-{self.logins}")
+    def __init__(self, *, right: bool) -> None:
+        self.right = right
+        self.asked = 0
 
-    def instruments(self, settings: Any, session: Session, http: Any) -> InstrumentTable:
-        if session.access_token != self.good:
-            raise SessionExpired("this token is dead")
-        return InstrumentTable([Instrument(exchange="NSE", symbol="INFY", token="1")])
+    def authenticate(self, settings: VendorSettings, tokens: Any, http: Any) -> Session:
+        self.asked += 1
+        if not self.right:
+            raise AuthError("wrong secret")
+        return Session(vendor="toy", account="default", access_token=f"token-{self.asked}")
 
 
-def account_at(broker: Broker) -> Account:
+def account_on(broker: Broker, folder: Path, clock: ManualClock) -> Account:
     plugin: Any = broker
     http: Any = None
-    return Account(plugin, VendorSettings(), MemoryTokenStore(), http, ManualClock(), get_log())
+    tokens = FileTokenStore(folder)
+    return Account(plugin, VendorSettings(), tokens, http, clock, get_log(), calls=lambda: broker.asked)
 
 
-def test_a_token_that_died_overnight_costs_one_login_at_the_start() -> None:
-    broker = Broker("token-2")
-    account = account_at(broker)
-    assert len(account.instruments()) == 1
-    assert account.session().access_token == "token-2"
-    assert broker.logins == 2
+@pytest.fixture
+def clock() -> ManualClock:
+    return ManualClock(to_ns("2026-11-20 09:00:00"))
 
 
-def test_a_token_that_is_dead_again_is_the_end() -> None:
-    broker = Broker("never")
-    with pytest.raises(SessionExpired):
-        account_at(broker).instruments()
-    assert broker.logins == 2
+def test_connections_that_lost_the_same_session_share_one_login(tmp_path: Path, clock: ManualClock) -> None:
+    broker = Broker(right=True)
+    account = account_on(broker, tmp_path, clock)
+    first = account.session()
+    assert account.session() is first
+    second = account.renew(first)
+    assert account.renew(first) is second
+    assert broker.asked == 2
 
 
-def test_connections_that_lost_the_same_session_share_one_login() -> None:
-    broker = Broker("token-2")
-    account = account_at(broker)
-    dead = account.session()
-    assert account.renew(dead) is account.renew(dead)
-    assert broker.logins == 2
+def test_refused_logins_stop_at_ten_an_hour_also_over_restarts(tmp_path: Path, clock: ManualClock) -> None:
+    broker = Broker(right=False)
+    for _ in range(60):  # a service manager that restarts for ever, every minute
+        with pytest.raises(AuthError):
+            account_on(broker, tmp_path, clock).session()
+        clock.advance(60)
+    assert broker.asked == MOST_REFUSALS
+    clock.advance(3600)
+    with pytest.raises(AuthError, match="wrong secret"):
+        account_on(broker, tmp_path, clock).session()
+
+
+def test_a_login_that_works_forgives_the_others(tmp_path: Path, clock: ManualClock) -> None:
+    broker = Broker(right=False)
+    for _ in range(MOST_REFUSALS - 1):
+        with pytest.raises(AuthError):
+            account_on(broker, tmp_path, clock).session()
+    broker.right = True
+    account_on(broker, tmp_path, clock).session()
+    broker.right = False
+    with pytest.raises(AuthError, match="wrong secret"):
+        account_on(broker, tmp_path, clock).session()
+
+
+def test_what_never_reached_the_broker_is_not_counted(tmp_path: Path, clock: ManualClock) -> None:
+    broker = Broker(right=False)
+    for _ in range(MOST_REFUSALS + 5):
+        account = account_on(broker, tmp_path, clock)
+        account.calls = lambda: 0
+        with pytest.raises(AuthError, match="wrong secret"):
+            account.session()

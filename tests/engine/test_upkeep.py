@@ -1,0 +1,137 @@
+"""The day's instrument master and silent instruments, in virtual time."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from threading import Event
+from typing import Any
+
+import attrs
+import numpy as np
+
+from marketfeed.batches import Origin
+from marketfeed.calendars import MarketCalendar
+from marketfeed.clock import ManualClock, to_ns
+from marketfeed.contract import Session, Subscription
+from marketfeed.dtypes import empty_ticks
+from marketfeed.engine.latest import Latest
+from marketfeed.engine.logs import get_log
+from marketfeed.engine.upkeep import SilenceWatch, Upkeep
+from marketfeed.enums import Mode
+from marketfeed.errors import LineLost, SessionExpired
+from marketfeed.instruments import Instrument, InstrumentTable
+
+INFY = Instrument(exchange="NSE", symbol="INFY", token="408065")
+GOLD = Instrument(exchange="NFO", symbol="GOLD26NOVFUT", token="99")
+
+
+def test_only_an_instrument_that_ticked_every_minute_is_missed_and_its_return_is_told() -> None:
+    watch = SilenceWatch()
+    newest = np.array([0, 0, 0])
+    for minute in range(1, 12):
+        newest = newest + np.array([1, minute % 2, 0])  # every minute, every other minute, never
+        assert watch.round(newest) == ([], [])
+    assert watch.round(newest) == ([0], [])
+    assert watch.round(newest) == ([], [])
+    assert watch.round(newest + 1) == ([], [0])
+
+
+def test_a_closed_market_is_no_silence() -> None:
+    watch = SilenceWatch()
+    for minute in range(1, 15):
+        watch.round(np.array([minute]))
+    watch.pause(np.array([14]))
+    assert watch.round(np.array([14])) == ([], [])
+
+
+class Master:
+    """Stands for the account: gives the tables it is told, raises the errors it is told."""
+
+    def __init__(self, *answers: InstrumentTable | Exception) -> None:
+        self.answers = list(answers)
+        self.renewed = 0
+
+    def instruments(self) -> InstrumentTable:
+        answer = self.answers.pop(0)
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+    def session(self) -> Session:
+        return Session(vendor="toy", account="a", access_token="t")
+
+    def renew(self, dead: Session) -> Session:
+        self.renewed += 1
+        return dead
+
+
+class Book:
+    """Stands for the lines: notes what upkeep changed."""
+
+    def __init__(self, *instruments: Instrument) -> None:
+        self.wanted = Subscription.of(instruments, Mode.FULL)
+        self.done: list[tuple[Any, ...]] = []
+
+    def replace(self, old: Instrument, new: Instrument) -> None:
+        self.done.append(("replace", old.token, new.token))
+
+    def unsubscribe(self, gone: list[Instrument]) -> None:
+        self.done.append(("unsubscribe", *[one.key for one in gone]))
+
+
+def upkeep_of(master: Master, book: Book) -> tuple[Upkeep, ManualClock, list[str]]:
+    told: list[str] = []
+
+    def emit(kind: str, connection: int | None, data: Mapping[str, Any]) -> None:
+        told.append(kind)
+
+    clock = ManualClock(to_ns("2026-11-19 15:00:00"))
+    account: Any = master
+    lines: Any = book
+    latest = Latest(Origin([INFY]))
+    calendar = MarketCalendar.named("NSE")
+    upkeep = Upkeep(account, lines, latest, calendar, clock, get_log(), emit, Event())
+    upkeep.round()
+    return upkeep, clock, told
+
+
+def test_the_next_mornings_master_brings_new_tokens_and_takes_expired_instruments() -> None:
+    master = Master(InstrumentTable([attrs.evolve(INFY, token="777")]))
+    book = Book(INFY, GOLD)
+    upkeep, clock, told = upkeep_of(master, book)
+    clock.advance(3600)
+    upkeep.round()
+    assert book.done == []  # the same day
+    clock.advance(17 * 3600)
+    upkeep.round()
+    assert book.done == [("replace", "408065", "777"), ("unsubscribe", "NFO:GOLD26NOVFUT")]
+    assert told == ["instrument_changed", "instrument_gone"]
+    clock.advance(60)
+    upkeep.round()
+    assert upkeep.reloads == 1
+
+
+def test_a_master_that_cannot_be_had_is_asked_for_again_and_an_expired_session_renewed() -> None:
+    master = Master(LineLost("no answer"), SessionExpired("dead"), InstrumentTable([INFY]))
+    upkeep, clock, _ = upkeep_of(master, Book(INFY))
+    clock.advance(18 * 3600)
+    for _ in range(3):
+        upkeep.round()
+    assert master.renewed == 1
+    assert upkeep.reloads == 1
+
+
+def test_a_silent_instrument_is_an_event_while_the_market_is_open() -> None:
+    upkeep, clock, told = upkeep_of(Master(), Book(INFY))
+    rows = empty_ticks(1)
+    rows["instrument"] = 0
+    for minute in range(12):
+        upkeep.latest.update(rows, minute)
+        clock.advance(60)
+        upkeep.round()
+    clock.advance(60)
+    upkeep.round()
+    assert told == ["instrument_silent"]
+    upkeep.latest.update(rows, 99)
+    upkeep.round()
+    assert told == ["instrument_silent", "instrument_back"]
