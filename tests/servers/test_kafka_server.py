@@ -258,14 +258,32 @@ def test_a_broker_does_not_outlive_the_process_that_owns_it(servers_folder: Path
         KafkaServer.at(folder).wipe()
 
 
-def test_where_it_cannot_be_had_the_script_says_why_and_exits_with_3(tmp_path: Path) -> None:
+@pytest.fixture
+def bare(tmp_path: Path) -> dict[str, str]:
+    """The environment of a machine with a shell and little else."""
     tools = tmp_path / "bin"
     tools.mkdir()
-    for tool in ("sh", "dirname", "sed", "mkdir", "cat", "grep", "head", "tr"):
+    for tool in ("sh", "dirname", "sed", "mkdir", "cat", "grep", "head", "tr", "rm"):
         found = shutil.which(tool)
         assert found
         (tools / tool).symlink_to(found)
-    environment = {"PATH": str(tools), "MF_DIR": str(tmp_path / "kafka")}
-    done = subprocess.run([HERE / "kafka.sh", "start"], env=environment, capture_output=True, text=True)
+    return {"PATH": str(tools), "MF_DIR": str(tmp_path / "kafka")}
+
+
+def test_where_it_cannot_be_had_the_script_says_why_and_exits_with_3(bare: dict[str, str]) -> None:
+    done = subprocess.run([HERE / "kafka.sh", "start"], env=bare, capture_output=True, text=True)
     assert done.returncode == 3
     assert done.stderr.strip() == "Apache Kafka cannot run here: no Java 17 here, and no Docker that answers"
+
+
+@pytest.mark.parametrize(("required", "outcome"), [("", "1 skipped"), ("1", "1 error"), ("redis,kafka", "1 error")])
+def test_where_it_cannot_be_had_tests_are_skipped_by_name_or_fail_if_required(
+    bare: dict[str, str], required: str, outcome: str
+) -> None:
+    one = f"{__file__}::{test_a_broker_started_again_has_its_address_and_its_data.__name__}"
+    environment = bare | {"MARKETFEED_REQUIRE_SERVERS": required}
+    command = [sys.executable, "-m", "pytest", "-q", "-rsE", one]
+    done = subprocess.run(command, env=environment, cwd=HERE.parents[1], capture_output=True, text=True)
+    assert outcome in done.stdout.splitlines()[-1]
+    assert "server kafka cannot run here" in done.stdout
+    assert "no Java 17 here" in done.stdout
