@@ -131,9 +131,10 @@ class Replay:
             print(batch.symbols[0], batch["last_price"][-1])
 
     ``speed`` is a factor of the recorded pace, or ``MAX_SPEED``. ``settings`` replaces vendor settings that
-    the capture remembers, such as mStock's ``dialect``. ``sinks`` as for a feed. Published ticks carry a
-    journal name that is made of the files alone, so a sink that stores its position takes each row once,
-    also when the same replay runs again. ``config`` gives the tables of sinks that are named.
+    the capture remembers, such as mStock's ``dialect``. ``sinks`` as for a feed. ``config`` is a raw
+    configuration: tables of the sinks that are named, and ``[validation]`` instead of what was captured.
+    Published ticks carry a journal name that is made of the files alone, so a sink that stores its position
+    takes each row once, also when the same replay runs again.
 
     Raises ``CaptureError`` and ``ConfigError``.
     """
@@ -166,6 +167,7 @@ class Replay:
         plugins = plugins or Plugins.discover()
         built = built_for(self.header, plugins, settings=settings, sinks=names, tables=config, environ=environ)
         vendor = built.vendor_of(self.feed)
+        self._validation = built.validation
         self._plans = [
             SinkPlan(
                 name=one.name, sink=one.make(self.feed), batch_rows=one.batch_rows, flush_every_s=one.flush_every_s
@@ -245,6 +247,7 @@ class Replay:
             DeadLetters(self.feed, self._time),
             self._time,
             log,
+            validation=self._validation,
         )
         self._playback = _Playback(turns(self.files), pipeline, self._tokens, self._time, self._speed)
         self._playback.most_rows = self._memory_bytes // TICK.itemsize // 2
@@ -270,17 +273,25 @@ def built_for(
 ) -> Config:
     """A configuration for playing a capture: the vendor as captured, without credentials, and some sinks.
 
-    ``tables`` is a raw configuration whose ``[sinks]`` are used. Raises ``ConfigError``.
+    ``tables`` is a raw configuration whose ``[sinks]`` are used, and ``[validation]`` if it has one; else rows
+    are judged as they were. Raises ``ConfigError``.
     """
-    known = options_of(plugins.vendor(header.vendor).info.settings)
-    told = {name: value for name, value in header.settings.items() if name in known}
+    tables = tables or {}
+    told = _known(header.settings, plugins.vendor(header.vendor).info.settings)
     values = {
         "feeds": {header.feed: {"vendor": header.vendor, "instruments": ["NSE:*"], "sinks": list(sinks)}},
         "vendors": {header.vendor: {**told, **(settings or {})}},
-        "sinks": {name: table for name, table in (tables or {}).get("sinks", {}).items() if name in sinks},
+        "sinks": {name: table for name, table in tables.get("sinks", {}).items() if name in sinks},
+        "validation": tables.get("validation") or _known(header.validation, configuration.ValidationConfig),
         "journal": {"kind": "memory"},
     }
     return configuration.build(values, plugins, environ, placeholder="replay")
+
+
+def _known(told: Mapping[str, Any], cls: type) -> dict[str, Any]:
+    """What was told of settings that still exist."""
+    known = options_of(cls)
+    return {name: value for name, value in told.items() if name in known}
 
 
 def _identity(files: Sequence[CaptureFile]) -> str:

@@ -363,6 +363,7 @@ class Feed:
             label=self._vendor.name,
             mode=self._config.mode.word,
             settings=self._vendor.settings,
+            validation=self._validation_config,
             tokens=tokens,
             instruments=pipeline.journal.instruments,
             clock=self.clock,

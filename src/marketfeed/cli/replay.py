@@ -54,7 +54,7 @@ def _option(text: str) -> tuple[str, str, Any]:
 @click.option(
     "--config",
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
-    help="A feed.toml: its tables of sinks, and the sinks of its feed unless --sink is given.",
+    help="A feed.toml: its sinks (those of its feed unless --sink is given) and its validation.",
 )
 @click.option("--serve", is_flag=True, help="Be a sandbox broker that sends the frames, instead of parsing them.")
 @click.option("--port", type=click.IntRange(0, 65535), default=0, help="Of --serve; 0 takes a free one.")
@@ -102,7 +102,7 @@ def _play(
     tables, environ = _read(config)
     feed = open_captures(places)[0].header.feed
     names = list(sinks) or _sinks_of(tables, feed) or ["stdout"]
-    tables = {"sinks": {**tables.get("sinks", {})}}
+    tables = {"sinks": {**tables.get("sinks", {})}, "validation": tables.get("validation")}
     for sink, name, value in options:
         if sink not in names:
             raise click.BadParameter(f"--set {sink}.{name}: no such sink in this replay ({', '.join(names)})")

@@ -104,6 +104,8 @@ class FileHeader:
     created_ns: int = 0
     settings: Mapping[str, Any] = attrs.field(factory=dict)
     """The vendor's settings that a parser may depend on: switches, numbers and choices, never text."""
+    validation: Mapping[str, Any] = attrs.field(factory=dict)
+    """The feed's validation settings."""
     software: str = ""
 
 

@@ -75,6 +75,7 @@ class FrameLog:
         label: str = "",
         mode: str = "",
         settings: VendorSettings | None = None,
+        validation: attrs.AttrsInstance | None = None,
         tokens: TokenMap,
         instruments: Sequence[Instrument],
         clock: Clock,
@@ -100,6 +101,7 @@ class FrameLog:
             label=label or vendor,
             mode=mode,
             settings=told_settings(settings),
+            validation=told_settings(validation),
             software=_version(),
         )
         self._tokens = tokens
@@ -227,8 +229,8 @@ class FrameLog:
         self._emit("capture_dropped", {"frames": lost, "reason": reason})
 
 
-def told_settings(settings: VendorSettings | None) -> dict[str, Any]:
-    """The settings that a parser may depend on and that no secret can hide in: switches, numbers, choices.
+def told_settings(settings: attrs.AttrsInstance | None) -> dict[str, Any]:
+    """The settings that rows may depend on and that no secret can hide in: switches, numbers, choices.
 
     Free text is left out whatever its name, and so are lists; ``Literal`` fields are choices.
     """
