@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import itertools
 import shutil
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Generator, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -77,8 +77,8 @@ def stage(broker: Sandbox, left_behind: Path, tmp_path: Path, monkeypatch: pytes
             table = attrs.evolve(table, settings=attrs.evolve(table.settings, **settings))
             return super().from_config(attrs.evolve(config, vendors={"kite": table}), name, **options)
 
-        def batches(self, max_rows: int = 4096) -> Iterator[TickBatch]:
-            return itertools.islice(super().batches(max_rows), BATCHES)
+        def batches(self, max_rows: int = 4096) -> Generator[TickBatch, None, None]:
+            yield from itertools.islice(super().batches(max_rows), BATCHES)
 
         async def __aiter__(self) -> AsyncIterator[TickBatch]:
             count = 0

@@ -80,7 +80,8 @@ def consume(feed: Feed) -> None:
                 assert_type(tick.symbol, str)
                 assert_type(tick.describe, Instrument)
         assert_type(running.latest["NSE:INFY"], Tick)
-        assert_type(running.batches(max_rows=10), Iterator[TickBatch])
+        batches: Iterator[TickBatch] = running.batches(max_rows=10)
+        assert_type(next(batches), TickBatch)
     assert_type(feed.stop().lines(), list[str])
     if feed.error is not None:
         raise feed.error
