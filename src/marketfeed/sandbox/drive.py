@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -12,6 +13,9 @@ from marketfeed.dtypes import TICK, Rows
 from marketfeed.sandbox.hub import Hub
 from marketfeed.sandbox.replay import ReplayMarket
 from marketfeed.sandbox.world import World
+
+if TYPE_CHECKING:
+    from marketfeed.sandbox.captured import CapturedMarket
 
 __all__ = ["Driver"]
 
@@ -46,7 +50,9 @@ class Driver:
             await asyncio.sleep(options.step_s)
             now = loop.time()
             elapsed, self._time = now - self._time, now
-            if self.world.replay is not None:
+            if self.world.captured is not None:
+                await self._relay(self.world.captured, now, elapsed)
+            elif self.world.replay is not None:
                 await self._replay(self.world.replay, now, elapsed)
             else:
                 self._walk(elapsed)
@@ -92,12 +98,22 @@ class Driver:
             await asyncio.sleep(0)
             await self._hub.room()
 
-    def _may_replay(self, replay: ReplayMarket, now: float) -> bool:
+    async def _relay(self, captured: CapturedMarket, now: float, elapsed: float) -> None:
+        """Send the frames that are due, as :meth:`_replay` does rows."""
+        if not self._may_replay(captured, now):
+            return
+        self._recorded_s += elapsed * self.world.options.speed
+        while self._listened(captured) and (relayed := captured.take(self._recorded_s)) is not None:
+            self._hub.relay(relayed.data, relayed.rows)
+            await asyncio.sleep(0)
+            await self._hub.room()
+
+    def _may_replay(self, replay: ReplayMarket | CapturedMarket, now: float) -> bool:
         if not self.replay_begun and self.world.options.replay_start == "subscribed":
             self.replay_begun = self._listened(replay) and now - self._hub.settled_since >= SETTLE_S
         return self.replay_begun and self._listened(replay)
 
-    def _listened(self, replay: ReplayMarket) -> bool:
+    def _listened(self, replay: ReplayMarket | CapturedMarket) -> bool:
         if self.world.options.replay_start == "now":
             return True
         return bool(np.isin(replay.lines, self._hub.subscribed).any())
