@@ -11,11 +11,12 @@ import pytest
 
 from marketfeed.clock import ManualClock, to_ns
 from marketfeed.sandbox import Sandbox
-from marketfeed.sandbox.faults import Director, parse, parse_file, parse_now
+from marketfeed.sandbox.faults import Director, described, parse, parse_file, parse_now, random_plan
 from marketfeed.sandbox.faults.base import Stage
 from marketfeed.sandbox.faults.kinds import shown
 from marketfeed.sandbox.log import EventLog
 
+COMMON = {"seconds", "connection", "until"}
 START = to_ns("2026-11-20 10:00:00")
 
 
@@ -85,6 +86,43 @@ def test_a_sandbox_does_not_start_with_a_wrong_schedule(tmp_path: Path) -> None:
         Sandbox("kite", fault="wobble@5s")
     with pytest.raises(OSError):
         Sandbox("kite", faults=tmp_path / "missing.txt")
+
+
+# --- by lot -----------------------------------------------------------------------------------
+
+
+def test_the_same_seed_draws_the_same_faults() -> None:
+    def drawn(seed: int) -> list[str]:
+        return [one.text for one in random_plan(seed, hours=2)]
+
+    assert drawn(7) == drawn(7)
+    assert drawn(7) != drawn(8)
+
+
+def test_a_schedule_by_lot_leaves_the_line_time_to_recover() -> None:
+    plan = random_plan(3, hours=24)
+    ends = [one.at_s + (one.fault.seconds or 0.0) for one in plan]
+    gaps = [after.at_s - end for end, after in zip(ends, plan[1:], strict=False)]
+    assert len(plan) > 2000
+    assert min(gaps) > 4.8
+    assert len({one.fault.kind for one in plan}) > 20
+    assert all(one.live for one in plan)
+
+
+def test_every_kind_is_described_with_its_parameters() -> None:
+    for one in described():
+        assert one["means"].endswith("."), one["kind"]
+        assert all(parameter["means"] for parameter in one["parameters"].values())
+
+
+def test_the_reference_lists_every_kind_with_its_parameters() -> None:
+    page = Path(__file__).parents[2].joinpath("docs", "reference", "sandbox.md").read_text(encoding="utf-8")
+    rows = {line.split("`")[1]: line for line in page.splitlines() if line.startswith("| `")}
+    for one in described():
+        row = rows.get(one["kind"], "")
+        missing = [name for name in one["parameters"] if name not in COMMON and f"`{name}" not in row]
+        assert row, f"{one['kind']} has no row"
+        assert not missing, f"{one['kind']}: {missing}"
 
 
 # --- virtual time -----------------------------------------------------------------------------

@@ -113,3 +113,36 @@ def test_a_file_may_name_the_instruments(tmp_path: Path) -> None:
     names.write_text("# ours\nNSE:INFY,1500\nMYSHARE,42.5\nNSE:NIFTY 50\n")
     with Sandbox("kite", instruments=names) as box:
         assert [one.key for one in box.instruments] == ["NSE:INFY", "NSE:MYSHARE", "NSE:NIFTY 50"]
+
+
+# --- faults -----------------------------------------------------------------------------------
+
+
+@pytest.mark.process
+def test_a_child_plays_its_schedule_and_takes_faults(tmp_path: Path) -> None:
+    schedule = tmp_path / "faults.txt"
+    schedule.write_text("expire@1h  # not in this test\n")
+    with spawn_sandbox("kite", fault=["refuse@0s for 60s", "drop@2h"], faults=schedule, ticks_per_second=10) as box:
+        with requests.Session() as session:
+            listed = session.get(box.url + "/sandbox/faults", timeout=10).json()
+        assert listed["planned"] == ["drop@2h", "expire@1h"]
+        assert box.fault("http-error", attempts=2)["parameters"] == {"attempts": 2}
+        assert box.fault("http-slow for 5s")["end_ns"] is None
+        assert [one["kind"] for one in box.injected] == ["refuse", "http-error", "http-slow"]
+        with pytest.raises(ValueError, match="unknown fault 'wobble'; choose from drop"):
+            box.fault("wobble")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--fault", "wobble@5s"], "unknown fault 'wobble'; choose from drop"),
+        (["--fault", "mute@soon"], "'soon' is not a time"),
+        (["--ca-file", "ca.pem"], "ca_file means nothing without tls"),
+    ],
+)
+def test_the_command_explains_a_wrong_fault_in_one_line(arguments: list[str], message: str) -> None:
+    result = CliRunner().invoke(main, ["sandbox", "kite", *arguments])
+    assert result.exit_code == 1
+    assert message in result.output
+    assert len(result.output.strip().splitlines()) == 1

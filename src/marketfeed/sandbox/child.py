@@ -8,6 +8,8 @@ import subprocess
 import sys
 import tempfile
 import time
+import urllib.error
+import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -35,6 +37,28 @@ class ChildSandbox:
     def settings(self) -> dict[str, Any]:
         """Vendor settings that make a feed use this sandbox."""
         return dict(self._settings)
+
+    def fault(self, kind: str, **parameters: Any) -> dict[str, Any]:
+        """Let a fault act from now on, as ``Sandbox.fault`` does; returns its record. Raises ``ValueError``."""
+        given = {"kind": kind, **parameters} if parameters else {"fault": kind}
+        return self._control("fault", json.dumps(given).encode())
+
+    @property
+    def injected(self) -> list[dict[str, Any]]:
+        """Every fault that was started, oldest first."""
+        found: list[dict[str, Any]] = self._control("faults")["injected"]
+        return found
+
+    def _control(self, name: str, body: bytes | None = None) -> dict[str, Any]:
+        request = urllib.request.Request(f"{self.url}/sandbox/{name}", data=body)
+        opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))  # it is on this machine
+        try:
+            with opener.open(request, timeout=30) as answer:
+                found: dict[str, Any] = json.load(answer)
+                return found
+        except urllib.error.HTTPError as error:
+            with error:
+                raise ValueError(json.load(error)["error"]) from None
 
 
 @contextlib.contextmanager
