@@ -44,6 +44,8 @@ def import_lines(path: Path | str) -> Iterator[DeadLetter]:
                 continue
             try:
                 fields = msgspec.json.decode(line, type=dict)
+                if fields.get("size") and "raw" not in fields:
+                    raise ValueError("its bytes are missing; export with --raw")
                 raw, good = (base64.b64decode(fields.get(name, ""), validate=True) for name in ("raw", "good"))
                 yield letter_of(fields, good, raw)
             except (msgspec.DecodeError, TypeError, ValueError) as error:

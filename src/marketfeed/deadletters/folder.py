@@ -39,11 +39,11 @@ def segment_path(folder: Path, number: int) -> Path:
 
 
 def find_folders(folder: Path | str) -> list[Path]:
-    """The folders of dead letters at or below ``folder``: the folder itself, a feed's, or the journals'."""
+    """The folders of dead letters at or below ``folder``, sorted."""
     folder = Path(folder)
     if folder.name == NAME:
         return [folder]
-    return [one for one in (folder / NAME, *sorted(folder.glob(f"*/{NAME}"))) if one.is_dir()]
+    return sorted(one for one in folder.rglob(NAME) if one.is_dir())
 
 
 class LetterFolder:

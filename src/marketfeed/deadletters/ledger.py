@@ -41,6 +41,8 @@ class Ledger:
         """Identities of letters with nothing left to do."""
         self.taken: dict[str, Counter[int]] = {}
         """Identity -> digests of the rows that were accepted."""
+        self.attempts: Counter[str] = Counter()
+        """Identity -> how often it was tried to an end."""
         self.open: Intent | None = None
         """The last intent, if nothing says how it ended."""
         for line in self._lines():
@@ -64,6 +66,7 @@ class Ledger:
                 self.open = None
                 for identity, values in line["letters"].items():
                     self.taken.setdefault(identity, Counter()).update(values["rows"])
+                    self.attempts[identity] += 1
                     if values["finished"]:
                         self.finished.add(identity)
 

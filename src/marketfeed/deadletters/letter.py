@@ -74,11 +74,11 @@ class DeadLetter:
             return f"{self.source}/{self.journal}/{self.first_row}/{self.rows}"
         return self.id
 
-    @property
-    def delivery_name(self) -> str:
+    def delivery_name(self, attempt: int) -> str:
         """The journal name under which the rows go to a sink that stores its position: epochs count from 1,
-        so ``.0`` is never a real one, and a second delivery of the same letter is seen as such."""
-        return hashlib.blake2b(f"{self.feed}/{self.identity}".encode(), digest_size=16).hexdigest() + ".0"
+        so ``.0`` is never a real one, and the same attempt, made again after a kill, is seen as such."""
+        text = f"{self.feed}/{self.identity}/{attempt}"
+        return hashlib.blake2b(text.encode(), digest_size=16).hexdigest() + ".0"
 
     @property
     def is_rows(self) -> bool:
