@@ -15,22 +15,11 @@ import attrs
 
 from marketfeed import config as configuration
 from marketfeed.batches import Tick, TickBatch
-from marketfeed.calendars import MarketCalendar
 from marketfeed.clock import Clock
-from marketfeed.config import (
-    CaptureConfig,
-    Config,
-    DeadLettersConfig,
-    FeedConfig,
-    JournalConfig,
-    ValidationConfig,
-    VendorConfig,
-)
+from marketfeed.config import Config
 from marketfeed.contract import Event, Sink, Subscription
-from marketfeed.deadletters import DeadLetters, letters_folder
-from marketfeed.engine.account import Account
+from marketfeed.engine.assembly import Assembly
 from marketfeed.engine.consuming import CallbackSink, Observer
-from marketfeed.engine.events import Events
 from marketfeed.engine.lines import LineLimits, Lines
 from marketfeed.engine.logs import get_log
 from marketfeed.engine.metrics import ApiCalls
@@ -38,10 +27,7 @@ from marketfeed.engine.pipeline import Pipeline, SinkPlan
 from marketfeed.engine.summary import Summary
 from marketfeed.enums import Mode
 from marketfeed.errors import ConfigError, MarketFeedError, Problem
-from marketfeed.framelog import FrameLog
-from marketfeed.http import HttpSession
 from marketfeed.instruments import Instrument, InstrumentTable, TokenMap
-from marketfeed.journal import Journal, ticks_folder
 from marketfeed.plugins import Plugins
 from marketfeed.tokens import FileTokenStore, TokenKeeper
 
@@ -141,16 +127,9 @@ class Feed:
             raise ValueError(f"on_error is {on_error!r}; choose 'continue' or 'stop'")
         self.name = name
         self.clock = clock or Clock()
-        self._plugins = plugins
-        self._config: FeedConfig = config.feeds[name]
-        self._vendor: VendorConfig = config.vendors[self._config.vendor]
-        self._journal_config: JournalConfig = config.journal
-        self._letters_config: DeadLettersConfig = config.dead_letters
-        self._validation_config: ValidationConfig = config.validation
-        self._known_secrets = configuration.secrets_of(config)
-        self._capture_config: CaptureConfig = config.capture
         self._on_error = on_error
         self._log = get_log(feed=name)
+        self._parts = Assembly(config, name, plugins, self.clock, self._log)
         self._listeners: list[Callable[[Event], None]] = [plugins.notify]
         self._numbers = itertools.count(1)
         self._pipeline: Pipeline | None = None
@@ -159,36 +138,10 @@ class Feed:
         self._stop_lock = threading.Lock()
         self.jobs: dict[str, int] = {"instruments": 0}
         """Once-a-day work: 1 succeeded, 0 not run, -1 failed."""
-        plugin = plugins.vendor(self._vendor.type)
         self.api_calls = ApiCalls()
-        self.http = HttpSession(
-            plugin.info.name,
-            plugin.info.rate_limits,
-            proxy=self._vendor.settings.proxy,
-            clock=self.clock,
-            on_call=self.api_calls.count,
-        )
-        self.account = Account(
-            plugin,
-            self._vendor.settings,
-            tokens or FileTokenStore(),
-            self.http,
-            self.clock,
-            self._log,
-            calls=self.api_calls.total,
-        )
-        self._plans = [
-            SinkPlan(
-                name=one.name,
-                sink=one.make(name, "ticks"),
-                batch_rows=one.batch_rows,
-                batch_timeout_s=one.batch_timeout_s,
-                flush_every_s=one.flush_every_s,
-                start=one.start,
-                on_startup_error=one.on_startup_error,
-            )
-            for one in config.sinks_of(name)
-        ]
+        self.http = self._parts.http(self.api_calls)
+        self.account = self._parts.account(self.http, tokens or FileTokenStore(), self.api_calls)
+        self._plans = self._parts.plans()
 
     # --- life -----------------------------------------------------------------------------------
 
@@ -201,7 +154,7 @@ class Feed:
         if self._pipeline is not None:
             raise MarketFeedError(f"feed {self.name!r} was started before; make a new one")
         try:
-            instruments = self._find(self._config.instruments)
+            instruments = self._find(self._parts.feed.instruments)
             pipeline = self._open()
             numbers = pipeline.journal.instruments.register(instruments)
             tokens = TokenMap({one.token: number for one, number in zip(instruments, numbers, strict=True)})
@@ -209,11 +162,11 @@ class Feed:
             info = self.account.plugin.info
             pipeline.connect(
                 self.account,
-                Subscription.of(instruments, self._config.mode),
+                Subscription.of(instruments, self._parts.feed.mode),
                 tokens,
                 LineLimits(info.connections_per_account, info.instruments_per_connection),
-                calendar=self._calendar(),
-                capture=self._capture(pipeline, tokens),
+                calendar=self._parts.calendar(),
+                capture=self._parts.capture(pipeline, tokens),
             )
         except BaseException:
             if self._pipeline is not None:
@@ -290,88 +243,12 @@ class Feed:
         instruments, problems = table.select(names)
         if problems:
             path = f"feeds.{self.name}.instruments"
-            raise ConfigError([Problem(path, f"{text} (vendor {self._vendor.type})") for text in problems])
+            raise ConfigError([Problem(path, f"{text} (vendor {self._parts.vendor.type})") for text in problems])
         return instruments
 
-    def _calendar(self) -> MarketCalendar:
-        """Market hours; a stream elsewhere (a sandbox, a replay) keeps hours of its own."""
-        settings = self._vendor.settings
-        usual = attrs.fields_dict(type(settings))["stream_url"].default
-        return MarketCalendar.named(self._config.calendar if settings.stream_url == usual else "always")
-
     def _open(self) -> Pipeline:
-        folder = None
-        if self._journal_config.kind == "disk":
-            folder = ticks_folder(self._journal_config.folder, self.name)
-        journal = self._open_journal(folder)
-        vendor = self._vendor.name
-        events = Events(self.name, vendor, self.clock, self._log)
-        events.listeners = self._listeners
-        deadletters = DeadLetters(
-            self.name,
-            self.clock,
-            letters_folder(self._journal_config.folder, self.name) if folder else None,
-            self._letters_config.max_bytes,
-            vendor=vendor,
-            journal=journal,
-            hidden=self._secrets,
-        )
-        try:
-            self._pipeline = Pipeline(
-                self.name,
-                journal,
-                self._plans,
-                events,
-                deadletters,
-                self.clock,
-                self._log,
-                self._config.stop_timeout_s,
-                validation=self._validation_config,
-            )
-        except BaseException:
-            journal.close()
-            raise
+        self._pipeline = self._parts.pipeline(self._plans, self._listeners, self.account)
         return self._pipeline
-
-    def _secrets(self) -> set[str]:
-        """What must not be kept anywhere: the configuration's secrets and the session's."""
-        return self._known_secrets | self.account.secrets()
-
-    def _open_journal(self, folder: Path | None) -> Journal:
-        plan = self._journal_config
-        if folder is None:
-            return Journal.memory(feed=self.name, vendor=self._vendor.name, max_bytes=plan.memory_bytes)
-        return Journal.create(
-            folder,
-            feed=self.name,
-            vendor=self._vendor.name,
-            rows_per_segment=plan.segment_rows,
-            sync=plan.sync,
-            keep_bytes=plan.keep_bytes,
-            max_bytes=plan.max_bytes,
-            when_full=plan.when_full,
-        )
-
-    def _capture(self, pipeline: Pipeline, tokens: TokenMap) -> FrameLog | None:
-        plan = self._capture_config
-        if plan.folder is None:
-            return None
-        return FrameLog(
-            plan.folder,
-            feed=self.name,
-            vendor=self._vendor.type,
-            label=self._vendor.name,
-            mode=self._config.mode.word,
-            settings=self._vendor.settings,
-            validation=self._validation_config,
-            tokens=tokens,
-            instruments=pipeline.journal.instruments,
-            clock=self.clock,
-            log=self._log,
-            rotate_bytes=plan.rotate,
-            keep_bytes=plan.keep_bytes,
-            emit=lambda kind, data: pipeline.events.put(kind, None, data),
-        )
 
     # --- consuming ------------------------------------------------------------------------------
 
@@ -390,7 +267,7 @@ class Feed:
     @property
     def vendor(self) -> str:
         """The name of the vendor's table in the configuration."""
-        return self._vendor.name
+        return self._parts.vendor.name
 
     @property
     def latest(self) -> Mapping[str, Tick]:
@@ -404,7 +281,7 @@ class Feed:
 
     def status(self) -> dict[str, Any]:
         """The state of each part, ready for JSON."""
-        return {"vendor": self._vendor.name, "logins": self.account.logins, **self.pipeline.status()}
+        return {"vendor": self._parts.vendor.name, "logins": self.account.logins, **self.pipeline.status()}
 
     def on_batch(self, callback: Callable[[TickBatch], None], *, name: str | None = None) -> None:
         """Call ``callback(batch)`` for every batch from now on, on a thread of its own.
@@ -438,7 +315,7 @@ class Feed:
         the account cannot hold them; nothing is changed then.
         """
         found = self._find(instruments)
-        self._lines().subscribe(found, Mode.of(mode) if mode else self._config.mode)
+        self._lines().subscribe(found, Mode.of(mode) if mode else self._parts.feed.mode)
 
     def unsubscribe(self, instruments: Iterable[str]) -> None:
         """Take instruments away while the feed runs; names that are not subscribed do not matter."""

@@ -254,7 +254,8 @@ def test_a_bad_packet_in_a_frame_that_is_not_there_does_not_end_the_thread(journ
     loop = loop_on(journal)
     told: list[Exception] = []
     loop.fail = told.append
-    loop.make_parser = lambda: lambda frames: Parsed(empty_ticks(0), [BadPacket(5, 0, "elsewhere")])
+    loop.make_parser = lambda: lambda frames: Parsed(empty_ticks(3), [BadPacket(5, 0, "elsewhere")])
     put(loop, 0, b"0:1")
     finish(loop)
     assert [type(error) for error in told] == [IndexError]
+    assert (loop.counts.parsed, loop.counts.lost) == (3, 3)  # the good rows of the call are not forgotten

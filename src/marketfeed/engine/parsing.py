@@ -77,30 +77,33 @@ class ParseLoop:
         """The thread's loop."""
         while (items := self.inbox.take()) is not None:
             for connection, frames in _by_connection(items):
-                if frames is None:
-                    self._parsers.pop(connection, None)
-                    if self.capture is not None:
-                        self.capture.renewed(connection)
-                else:
-                    if self.capture is not None:
-                        self.capture.put(connection, frames)
-                    self._accept_or_fail(connection, frames)
+                self._accept_or_fail(connection, frames)
 
-    def _accept_or_fail(self, connection: int, frames: Sequence[Frame]) -> None:
+    def _accept_or_fail(self, connection: int, frames: Sequence[Frame] | None) -> None:
         """A dead parse thread would let the readers wait for ever: fail the feed, keep draining."""
         try:
-            self._accept(connection, frames)
+            if frames is None:
+                self._renewed(connection)
+            else:
+                if self.capture is not None:
+                    self.capture.put(connection, frames)
+                self._accept(connection, frames)
         except Exception as error:
             self.log.error("the parse thread broke", connection=connection, error=repr(error))
             self.counts.lost += self.counts.unaccounted
             self._parsers.pop(connection, None)
             self.fail(error)
 
+    def _renewed(self, connection: int) -> None:
+        self._parsers.pop(connection, None)
+        if self.capture is not None:
+            self.capture.renewed(connection)
+
     def _accept(self, connection: int, frames: Sequence[Frame]) -> None:
         parsed = self._parse(connection, frames)
+        self.counts.parsed += len(parsed.rows)
         if parsed.bad:
             self._put_aside(connection, frames, parsed)
-        self.counts.parsed += len(parsed.rows)
         rows, rejected = self.validator.check(parsed.rows)
         aside = sum(map(len, rejected.values()))
         self.counts.dropped += len(parsed.rows) - len(rows) - aside

@@ -18,6 +18,7 @@ from marketfeed.clock import Clock
 from marketfeed.config import ValidationConfig
 from marketfeed.contract import Parser, Sink, Subscription
 from marketfeed.engine.account import Account
+from marketfeed.engine.behind import Lag
 from marketfeed.engine.deadletters import DeadLetters
 from marketfeed.engine.delivery import Delivery, DeliveryState
 from marketfeed.engine.events import Events
@@ -58,6 +59,7 @@ class SinkPlan:
     start: Start = "run"
     """Where a sink without a cursor begins: at this run's first row, the oldest or the newest one."""
     on_startup_error: str = "fail"
+    lag: Lag = Lag()
     letters: str = "refused"
     """The kind of its dead letters: ``refused``, or ``callback`` for a function of the host program."""
 
@@ -125,6 +127,7 @@ class Pipeline:
             batch_timeout_s=plan.batch_timeout_s,
             flush_every_s=plan.flush_every_s,
             on_startup_error=plan.on_startup_error,
+            lag=plan.lag,
             letters=plan.letters,
         )
         self.deliveries.append(delivery)
@@ -195,6 +198,8 @@ class Pipeline:
     def _start_wire(self, wire: Wire) -> None:
         with self._lock:
             self._running_wires += 1
+        if self._stopping.is_set():  # added at run time, beside a stop that did not see it
+            wire.stop()
         self._thread(f"wire-{wire.number}", partial(self._run_wire, wire))
 
     def start_parsing(self, inbox: Inbox, make_parser: Callable[[], Parser]) -> None:
