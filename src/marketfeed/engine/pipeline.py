@@ -20,15 +20,15 @@ from marketfeed.contract import Parser, Sink, Subscription
 from marketfeed.engine.account import Account
 from marketfeed.engine.behind import Lag
 from marketfeed.engine.deadletters import DeadLetters
-from marketfeed.engine.delivery import Delivery, DeliveryState
+from marketfeed.engine.delivery import Delivery
 from marketfeed.engine.events import Events
 from marketfeed.engine.inbox import Inbox
 from marketfeed.engine.latest import Latest
 from marketfeed.engine.lines import LineLimits, Lines, spread
 from marketfeed.engine.logs import Log
 from marketfeed.engine.parsing import ParseLoop
-from marketfeed.engine.summary import SinkSummary, Summary
-from marketfeed.engine.supervisor import State
+from marketfeed.engine.status import is_ready, status_of, summary_of
+from marketfeed.engine.summary import Summary
 from marketfeed.engine.upkeep import Upkeep
 from marketfeed.engine.validation import Validator
 from marketfeed.engine.wire import LineListener, Nobody, Wire
@@ -59,7 +59,7 @@ class SinkPlan:
     start: Start = "run"
     """Where a sink without a cursor begins: at this run's first row, the oldest or the newest one."""
     on_startup_error: str = "fail"
-    lag: Lag = Lag()
+    lag: Lag = attrs.field(factory=Lag)
     letters: str = "refused"
     """The kind of its dead letters: ``refused``, or ``callback`` for a function of the host program."""
 
@@ -320,83 +320,16 @@ class Pipeline:
 
     def summary(self) -> Summary:
         """The counts of this run."""
-        counts = self.parse.counts if self.parse else None
-        return Summary(
-            feed=self.name,
-            parsed=counts.parsed if counts else 0,
-            appended=counts.appended if counts else 0,
-            dropped=counts.dropped if counts else 0,
-            dead_lettered=counts.dead_lettered if counts else 0,
-            lost=counts.lost if counts else 0,
-            bad_packets=counts.bad_packets if counts else 0,
-            sinks=tuple(self._sink_summary(delivery) for delivery in self.deliveries),
-            error=str(self.error) if self.error else "",
-        )
-
-    def _sink_summary(self, delivery: Delivery) -> SinkSummary:
-        reader = delivery.reader
-        counts = reader.counts if reader else None
-        return SinkSummary(
-            name=delivery.name,
-            start=counts.start if counts else 0,
-            position=counts.position if counts else 0,
-            delivered=counts.delivered if counts else 0,
-            skipped=counts.skipped if counts else 0,
-            dead_lettered=counts.dead_lettered if counts else 0,
-            left=self.journal.committed - counts.position if counts else 0,
-            state=delivery.state.value,
-            error=delivery.error,
-        )
-
-    def _capture_status(self) -> dict[str, Any] | None:
-        capture = self.capture
-        if capture is None:
-            return None
-        return {"folder": str(capture.folder), **attrs.asdict(capture.counts), "error": capture.error or None}
+        return summary_of(self)
 
     @property
     def ready(self) -> bool:
         """True while data flow as they should: every connection live, every sink delivering."""
-        return (
-            self.error is None
-            and bool(self.wires)
-            and all(wire.supervisor.state is State.LIVE and wire.counts.frames for wire in self.wires)
-            and all(delivery.state is DeliveryState.DELIVERING for delivery in self.deliveries)
-            and not (self.parse and self.parse.stuck)
-        )
+        return is_ready(self)
 
     def status(self) -> dict[str, Any]:
         """The state of each part, ready for JSON."""
-        parse = self.parse
-        return {
-            "feed": self.name,
-            "ready": self.ready,
-            "error": str(self.error) if self.error else None,
-            "connections": [
-                {
-                    "connection": wire.number,
-                    "state": wire.supervisor.state.value,
-                    "instruments": len(wire.wanted),
-                    **attrs.asdict(wire.counts),
-                }
-                for wire in self.wires
-            ],
-            "parse": {**attrs.asdict(parse.counts), "stuck": parse.stuck or None} if parse else None,
-            "validation": parse.validator.status() if parse else {},
-            "journal": {
-                "name": self.journal.name,
-                "committed": self.journal.committed,
-                "oldest": self.journal.oldest,
-            },
-            "sinks": [
-                {**attrs.asdict(self._sink_summary(delivery)), "retries": delivery.retries}
-                for delivery in self.deliveries
-            ],
-            "capture": self._capture_status(),
-            "dead_letters": sum(self.deadletters.counts.values()),
-            "events_dropped": self.events.dropped,
-            "rows_missed": self.rows_missed,
-        }
+        return status_of(self)
 
 
 def _locate(sink: Sink, journal: Journal, reader: Reader) -> None:
