@@ -31,7 +31,9 @@ __all__ = ["build_config"]
 
 _SECTIONS = ("feeds", "vendors", "sinks", "journal", "capture", "dead_letters", "validation", "metrics", "log")
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_-]*")
-_COMMON = frozenset({"batch_rows", "batch_timeout_s", "flush_every_s", "start", "on_startup_error"})
+_COMMON = frozenset({"batch_rows", "batch_timeout_s", "flush_every_s", "start", "on_startup_error"}) | {
+    *("when_behind", "lag_limit_rows", "lag_limit_s"),
+}
 _KINDS = ("ticks",)  # what a live feed delivers
 Section = TypeVar("Section")
 Named = TypeVar("Named")

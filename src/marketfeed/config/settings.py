@@ -115,14 +115,20 @@ class SinkConfig:
     """The sink's own options, converted; ``{feed}`` and ``{kind}`` not yet filled in."""
     batch_rows: int = attrs.field(default=4096, validator=_at_least(1))
     """Most rows handed over in one write"""
-    batch_timeout_s: float = attrs.field(default=0.05, validator=_at_least(0))
-    """Seconds to wait for more rows before a smaller batch is written"""
+    batch_timeout_s: float = attrs.field(default=0.0, validator=_at_least(0))
+    """Seconds to wait for more rows before a smaller batch is written; 0 writes what is there at once"""
     flush_every_s: float = attrs.field(default=1.0, validator=_positive)
     """Seconds between flushes; the cursor moves after each"""
     start: Literal["run", "oldest", "newest"] = "run"
     """Where a sink without a cursor begins: the first row of this run, the oldest kept, or the next one"""
     on_startup_error: Literal["fail", "retry", "disable"] = "fail"
     """What to do when it cannot be opened: end the feed, try again for ever, or go on without it"""
+    when_behind: Literal["wait", "skip", "latest"] = "wait"
+    """Beyond the lag limit: deliver everything late, pass over what waits, or only the newest row per instrument"""
+    lag_limit_rows: int | None = attrs.field(default=None, validator=attrs.validators.optional(_at_least(1)))
+    """Rows that may wait before when_behind holds"""
+    lag_limit_s: float | None = attrs.field(default=5.0, validator=attrs.validators.optional(_at_least(0)))
+    """Seconds that a row may wait before when_behind holds"""
 
     def make(self, feed: str, kind: str = "ticks") -> Sink:
         """A new instance for one feed and kind (``ticks``, ``candles``)."""

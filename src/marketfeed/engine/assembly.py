@@ -13,6 +13,7 @@ from marketfeed.config import Config, FeedConfig, VendorConfig, secrets_of
 from marketfeed.contract import Event
 from marketfeed.deadletters import DeadLetters, letters_folder
 from marketfeed.engine.account import Account
+from marketfeed.engine.behind import Lag, WhenBehind
 from marketfeed.engine.events import Events
 from marketfeed.engine.logs import Log
 from marketfeed.engine.metrics import ApiCalls
@@ -69,6 +70,7 @@ class Assembly:
                 flush_every_s=one.flush_every_s,
                 start=one.start,
                 on_startup_error=one.on_startup_error,
+                lag=Lag(WhenBehind(one.when_behind), one.lag_limit_rows, one.lag_limit_s),
             )
             for one in self.config.sinks_of(self.name)
         ]

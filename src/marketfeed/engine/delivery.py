@@ -12,6 +12,7 @@ import attrs
 from marketfeed.batches import TickBatch
 from marketfeed.clock import Clock
 from marketfeed.contract import Sink
+from marketfeed.engine.behind import Lag, WhenBehind, newest_of_each, take_until
 from marketfeed.engine.deadletters import DeadLetters
 from marketfeed.engine.logs import Log
 from marketfeed.engine.metrics import Histogram
@@ -61,6 +62,10 @@ class Delivery:
     batch_timeout_s: float = 0.0
     flush_every_s: float = 1.0
     on_startup_error: str = "fail"
+    lag: Lag = attrs.field(factory=Lag)
+    """How far behind it may fall, and what follows."""
+    missed: Callable[[str, int, int], None] = lambda sink, first_row, end_row: None
+    """Told when rows ``[first_row, end_row)`` were passed over, all or in part."""
     letters: str = "refused"
     """The kind of its dead letters: ``refused``, or ``callback`` for a function of the host program."""
     locate: Callable[[Reader], None] = lambda reader: None
@@ -78,6 +83,7 @@ class Delivery:
     _abandon: threading.Event = attrs.field(factory=threading.Event)
     _unflushed: int = 0
     _refused: int = 0
+    _skipped: int = 0
     _flush_due_s: float = 0.0
 
     def run(self) -> None:
@@ -141,6 +147,8 @@ class Delivery:
         self._flush_due_s = self.clock.monotonic() + self.flush_every_s
         wait_s = 0.0
         while not self._abandon.is_set():
+            if self.lag.exceeded(reader):
+                self._catch_up(reader)
             batch = reader.take(self.batch_rows, wait_s)
             rows = len(batch)
             if rows:
@@ -154,6 +162,23 @@ class Delivery:
             if self._unflushed and self.clock.monotonic() >= self._flush_due_s:
                 self._flush(reader)
             wait_s = 0.0 if rows else self._idle_s()
+        self._flush(reader)
+
+    def _catch_up(self, reader: Reader) -> None:
+        """Too far behind: apply the policy to everything that waits now."""
+        self._flush(reader)
+        first, end = reader.next_row, reader.next_row + reader.waiting
+        batches = take_until(reader, end)
+        taken = sum(map(len, batches))
+        kept = 0
+        if batches and self.lag.policy is WhenBehind.LATEST:
+            newest = newest_of_each(batches)
+            kept = len(newest)
+            self._write(newest)
+        self._skipped += taken - kept
+        self._unflushed += taken
+        self.log.warning("sink is too far behind", sink=self.name, policy=self.lag.policy.value, skipped=taken - kept)
+        self.missed(self.name, first, reader.next_row)
         self._flush(reader)
 
     def _idle_s(self) -> float:
@@ -197,8 +222,8 @@ class Delivery:
                 continue
             if self._refused:
                 self.deadletters.settle()  # or a kill now would leave neither a letter nor a row to come again
-            reader.commit(dead_lettered=self._refused)
-            self._unflushed = self._refused = 0
+            reader.commit(skipped=self._skipped, dead_lettered=self._refused)
+            self._unflushed = self._refused = self._skipped = 0
             if self.state is DeliveryState.RETRYING:
                 self._recovered()
         self._flush_due_s = self.clock.monotonic() + self.flush_every_s

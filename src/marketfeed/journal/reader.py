@@ -245,6 +245,16 @@ class Reader:
         return self._store.seconds_behind(self._state.position)
 
     @property
+    def waiting(self) -> int:
+        """Rows in the journal that this reader has not taken yet."""
+        return max(0, self._store.committed - self._next)
+
+    @property
+    def waiting_seconds(self) -> float:
+        """How much older than the newest row the next one to take was received; 0 when none waits."""
+        return self._store.seconds_behind(self._next)
+
+    @property
     def counts(self) -> Counts:
         """start, position, delivered, skipped, dead_lettered: rows."""
         return self._state.counts
