@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -28,13 +29,15 @@ class Latest(Mapping[str, Tick]):
         self._origin = origin
         self._rows: NDArray[Any] = np.zeros(0, _WHOLE)
         self._seq: NDArray[np.int64] = np.zeros(0, np.int64)  # row number + 1; 0 = nothing yet
+        self._lock = threading.Lock()  # a row and its number change, and are read, together
 
     def update(self, rows: Rows, first_row: int) -> None:
         """Take in appended rows; the last row of an instrument wins."""
         numbers = rows["instrument"]
         try:
-            self._rows[numbers] = rows.view(_WHOLE)
-            self._seq[numbers] = np.arange(first_row + 1, first_row + 1 + len(rows))
+            with self._lock:
+                self._rows[numbers] = rows.view(_WHOLE)
+                self._seq[numbers] = np.arange(first_row + 1, first_row + 1 + len(rows))
         except IndexError:
             self._grow(int(numbers.max()) + 1)
             self.update(rows, first_row)
@@ -58,8 +61,9 @@ class Latest(Mapping[str, Tick]):
 
     def __getitem__(self, key: str) -> Tick:
         number = self._number(key)
-        row = self._rows[number : number + 1].copy().view(TICK)
-        return TickBatch(row, self._origin, int(self._seq[number]) - 1)[0]
+        with self._lock:
+            row, seq = self._rows[number : number + 1].copy(), int(self._seq[number]) - 1
+        return TickBatch(row.view(TICK), self._origin, seq)[0]
 
     def _number(self, key: str) -> int:
         # From the end: an instrument whose master row changed has several numbers, the last is in use.
