@@ -286,6 +286,30 @@ def test_runs_follow_one_another_and_a_file_given_twice_is_played_once(tmp_path:
     assert played([first, *first.iterdir()]) == [("A", 1, 1), ("B", 1, 1)]
 
 
+def test_validation_remembers_over_sockets_and_begins_anew_with_each_run(tmp_path: Path) -> None:
+    run: Turns = [(0, None), (0, "A"), (0, None), (0, "A")]
+    captured_by_hand(tmp_path, run)
+    folder = captured_by_hand(tmp_path, run)
+    flags = all_rows(Replay(folder, plugins=counting_vendor()))["flags"]
+    assert ((flags & int(Flag.REPEAT)) > 0).tolist() == [False, True, False, True]
+
+
+def test_rows_made_with_other_settings_have_another_name(tmp_path: Path) -> None:
+    folder = captured_by_hand(tmp_path, [(0, "A")])
+    plugins = counting_vendor()
+    names = [
+        Replay(folder, plugins=plugins, settings=settings, config=config).journal_name
+        for settings, config in [
+            (None, None),
+            ({"factor": 1.0}, None),
+            ({"factor": 2.0}, None),
+            (None, {"validation": {"repeat": "drop"}}),
+        ]
+    ]
+    assert names[0] == names[1]
+    assert len(set(names)) == 3
+
+
 def test_settings_that_the_parser_needs_are_remembered_and_can_be_replaced(tmp_path: Path) -> None:
     plugins = counting_vendor()
     log = FrameLog(

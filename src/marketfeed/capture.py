@@ -30,7 +30,15 @@ from marketfeed.engine.logs import get_log
 from marketfeed.engine.pipeline import Pipeline, SinkPlan
 from marketfeed.engine.summary import Summary
 from marketfeed.errors import MarketFeedError
-from marketfeed.framelog import SUFFIX, CapturedFrame, CaptureError, CaptureFile, FileHeader, read_frames
+from marketfeed.framelog import (
+    SUFFIX,
+    CapturedFrame,
+    CaptureError,
+    CaptureFile,
+    FileHeader,
+    read_frames,
+    told_settings,
+)
 from marketfeed.instruments import Instrument, TokenMap
 from marketfeed.journal import Journal, Reader
 from marketfeed.plugins import Plugins
@@ -133,7 +141,7 @@ class Replay:
     ``speed`` is a factor of the recorded pace, or ``MAX_SPEED``. ``settings`` replaces vendor settings that
     the capture remembers, such as mStock's ``dialect``. ``sinks`` as for a feed. ``config`` is a raw
     configuration: tables of the sinks that are named, and ``[validation]`` instead of what was captured.
-    Published ticks carry a journal name that is made of the files alone, so a sink that stores its position
+    Published ticks carry a journal name that is made of files and settings alone, so a sink that stores its position
     takes each row once, also when the same replay runs again.
 
     Raises ``CaptureError`` and ``ConfigError``.
@@ -168,6 +176,7 @@ class Replay:
         built = built_for(self.header, plugins, settings=settings, sinks=names, tables=config, environ=environ)
         vendor = built.vendor_of(self.feed)
         self._validation = built.validation
+        self._identity = _identity(self.files, told_settings(vendor.settings), told_settings(built.validation))
         self._plans = [
             SinkPlan(
                 name=one.name, sink=one.make(self.feed), batch_rows=one.batch_rows, flush_every_s=one.flush_every_s
@@ -186,8 +195,8 @@ class Replay:
 
     @property
     def journal_name(self) -> str:
-        """What published ticks are numbered under; made of the captures' own ids."""
-        return f"{_identity(self.files)}.1"
+        """What published ticks are numbered under; made of the captures' own ids and the settings."""
+        return f"{self._identity}.1"
 
     def run(self) -> Summary:
         """Play everything into the sinks; returns when they have it, or after :meth:`stop`.
@@ -235,9 +244,7 @@ class Replay:
             raise MarketFeedError("this replay was played before; make a new one")
         header = self.header
         label = header.label or header.vendor
-        journal = Journal.memory(
-            feed=self.feed, vendor=label, max_bytes=self._memory_bytes, identity=_identity(self.files)
-        )
+        journal = Journal.memory(feed=self.feed, vendor=label, max_bytes=self._memory_bytes, identity=self._identity)
         log = get_log(feed=self.feed)
         pipeline = self._pipeline = Pipeline(
             self.feed,
@@ -294,9 +301,10 @@ def _known(told: Mapping[str, Any], cls: type) -> dict[str, Any]:
     return {name: value for name, value in told.items() if name in known}
 
 
-def _identity(files: Sequence[CaptureFile]) -> str:
-    ids = sorted(file.header.id for file in files)
-    return hashlib.blake2b("".join(ids).encode(), digest_size=16).hexdigest()
+def _identity(files: Sequence[CaptureFile], *settings: Mapping[str, Any]) -> str:
+    """A name for the rows that these files make with these settings; with others they may be other rows."""
+    made_of = [sorted(file.header.id for file in files), *(sorted(one.items()) for one in settings)]
+    return hashlib.blake2b(repr(made_of).encode(), digest_size=16).hexdigest()
 
 
 class _CapturedTime(Clock):
@@ -335,6 +343,7 @@ class _Playback(Inbox):
         self._speed = speed
         self._stopping = threading.Event()
         self._sockets: dict[int, tuple[str, int]] = {}
+        self._run = ""
         self._begun_s: float | None = None
         self._due_s = 0.0
         self._due_ns = 0
@@ -348,6 +357,10 @@ class _Playback(Inbox):
         if played.instruments:
             self._learn(played.instruments)
         self._time.now_ns = played.frames[-1].received_ns
+        run = played.socket[0]
+        if run != self._run:
+            self._run = run
+            self._pipeline.forget_rows()
         renewed = self._sockets.get(played.connection) != played.socket
         self._sockets[played.connection] = played.socket
         frames = Delivered(played.connection, played.frames)

@@ -219,6 +219,13 @@ class Pipeline:
         )
         self._thread("parse", self.parse.run)
 
+    def forget_rows(self) -> None:
+        """Let validation begin anew, as with a new process. For a replay, on the parse thread."""
+        if self.parse is not None:
+            fresh = Validator(self._validation, self.journal.instruments)
+            fresh.counts = self.parse.validator.counts
+            self.parse.validator = fresh
+
     def _run_wire(self, wire: Wire) -> None:
         try:
             wire.run()

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from marketfeed.framelog.files import SUFFIX
 from marketfeed.framelog.format import CapturedFrame, FileHeader, Turn
-from marketfeed.framelog.log import CaptureCounts, FrameLog
+from marketfeed.framelog.log import CaptureCounts, FrameLog, told_settings
 from marketfeed.framelog.reader import CaptureError, CaptureFile, Damage, read_frames
 
 __all__ = [
@@ -22,4 +22,5 @@ __all__ = [
     "FrameLog",
     "Turn",
     "read_frames",
+    "told_settings",
 ]
