@@ -56,8 +56,8 @@ def _parse_port(value: int | str | None) -> int | None:
 
 
 def _at_least(least: float) -> Any:
-    def check(_: object, __: object, value: float) -> None:
-        if value < least:
+    def check(_: object, __: object, value: float | None) -> None:
+        if value is not None and value < least:
             raise Mismatch(f"at least {least}")
 
     return check
@@ -125,9 +125,9 @@ class SinkConfig:
     """What to do when it cannot be opened: end the feed, try again for ever, or go on without it"""
     when_behind: Literal["wait", "skip", "latest"] = "wait"
     """Beyond the lag limit: deliver everything late, pass over what waits, or only the newest row per instrument"""
-    lag_limit_rows: int | None = attrs.field(default=None, validator=attrs.validators.optional(_at_least(1)))
+    lag_limit_rows: int | None = attrs.field(default=None, validator=_at_least(1))
     """Rows that may wait before when_behind holds"""
-    lag_limit_s: float | None = attrs.field(default=5.0, validator=attrs.validators.optional(_at_least(0)))
+    lag_limit_s: float | None = attrs.field(default=5.0, validator=_at_least(0))
     """Seconds that a row may wait before when_behind holds"""
 
     def make(self, feed: str, kind: str = "ticks") -> Sink:
