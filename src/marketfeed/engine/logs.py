@@ -65,11 +65,19 @@ def configure(level: str = "info", form: str = "auto") -> None:
     """Send the logs of this process to standard error: ``text`` for people, ``json`` for machines,
     ``auto`` by whether it is a terminal. Times are India time."""
     text = form == "text" or (form == "auto" and sys.stderr.isatty())
-    renderer: Any = structlog.dev.ConsoleRenderer(timestamp_key="time") if text else structlog.processors.JSONRenderer()
+    console = structlog.dev.ConsoleRenderer(timestamp_key="time", exception_formatter=structlog.dev.plain_traceback)
+    renderer: Any = console if text else structlog.processors.JSONRenderer()
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
-            processors=[_stamp, structlog.stdlib.ProcessorFormatter.remove_processors_meta, renderer]
+            foreign_pre_chain=[structlog.stdlib.add_log_level],
+            processors=[  # also for records of the standard library, such as a plugin's traceback
+                _stamp,
+                structlog.stdlib.ProcessorFormatter.remove_processors_meta,
+                structlog.processors.format_exc_info,
+                redact,
+                renderer,
+            ],
         )
     )
     root = logging.getLogger("marketfeed")
