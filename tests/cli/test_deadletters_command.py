@@ -66,11 +66,14 @@ class YesterdaysParser(KiteParser):
     unreadable = -1
 
     def __call__(self, frames: Sequence[Frame]) -> Parsed:
-        rows, bad = super().__call__(frames)
-        hidden = np.flatnonzero(rows["instrument"] == self.unreadable)
-        stamps = [frame.received_ns for frame in frames]
-        more = [BadPacket(stamps.index(rows["received_ns"][place]), 2, "odd packet") for place in hidden.tolist()]
-        return Parsed(np.delete(rows, hidden), [*bad, *more])
+        kept, bad = [empty_ticks(0)], list[BadPacket]()
+        for number, frame in enumerate(frames):
+            rows, problems = super().__call__([frame])
+            hidden = np.flatnonzero(rows["instrument"] == self.unreadable)
+            kept.append(np.delete(rows, hidden))
+            bad += [problem._replace(frame=number) for problem in problems]
+            bad += [BadPacket(number, 2, "odd packet")] * len(hidden)
+        return Parsed(np.frombuffer(bytearray(b"".join(one.tobytes() for one in kept)), kept[0].dtype), bad)
 
 
 def write_config(folder: Path, settings: dict[str, Any], more: str = "") -> Path:
@@ -308,8 +311,8 @@ def test_on_a_terminal_everything_is_for_people(trial: Trial, monkeypatch: pytes
     assert "odd_packet" in run("list", trial.folder)
     assert "not_positive" in run("stats", trial.folder)
     letter = next(one for one in store_of(trial.folder) if one.raw == trial.damaged)
-    text = run("show", letter.id, "--config", trial.folder / "feed.toml")
-    assert "hello" in text.replace(" ", "")
+    text = run("show", letter.id, "--config", trial.folder / "feed.toml", "--bytes", 0)
+    assert ">00 05" in text
     assert "unknown packet length" in text
     row = next(one for one in store_of(trial.folder) if one.kind == "row")
     text = run("show", row.id, trial.folder)
@@ -336,8 +339,7 @@ def test_todays_parser_reads_what_yesterdays_could_not_and_takes_nothing_twice(f
     assert after[: len(before)].tobytes() == before.tobytes()
     assert not (before["instrument"] == 0).any()
     assert set(new["instrument"].tolist()) == {0}
-    odd = sum(letter.rows for letter in letters if letter.reason == "odd_packet")
-    assert odd - 1 <= len(new) <= odd + 1  # the damaged frame may have held one of them
+    assert len(new) == sum(letter.offsets.count(2) for letter in letters)
     assert results["replayed"] >= len(letters) - 1
     assert results["still-bad"] + results["partly"] == 1
     again = replay(folder, "--kind", "packet")
@@ -529,7 +531,7 @@ def test_rows_refused_again_after_a_restart_are_the_same_rows(folder: Path) -> N
     refused_by_the_archive(folder, 7)
     refused_by_the_archive(folder, 7)
     count = len(archive(folder))
-    assert [one["result"] for one in replay(folder, "--source", "archive")] == ["replayed", "done-before"]
+    assert [one["result"] for one in replay(folder, "--source", "archive")] == ["done-before", "replayed"]
     assert len(archive(folder)) == count + 1
 
 
@@ -591,9 +593,8 @@ def test_letters_of_another_journal_are_not_mixed_into_this_one(folder: Path) ->
         letters = DeadLetters("main", configuration_clock(), store_of(folder).path, journal=journal)
         letters.put_rows("row", "not_positive", "connection 0", empty_ticks(1))
         letters.close()
-    found = replay(folder, "--kind", "row")
-    assert [one["result"] for one in found] == ["still-bad", "impossible"][: len(found)] or found
-    assert "another journal" in found[-1]["detail"] or "another journal" in found[0]["detail"]
+    (found,) = [one for one in replay(folder, "--kind", "row") if one["result"] == "impossible"]
+    assert "another journal" in found["detail"]
 
 
 def test_without_a_journal_there_is_nowhere_to_put_rows(folder: Path) -> None:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import itertools
 import logging
 import secrets
 import threading
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import attrs
 import numpy as np
@@ -25,6 +26,8 @@ from marketfeed.redaction import clean
 __all__ = ["MAX_BYTES", "DeadLetters"]
 
 MAX_BYTES: Final = 256_000_000
+_PAUSE_S = 0.02
+"""The writer lets letters gather for so long."""
 _WAITING_BYTES = 32 * 2**20
 """What may wait for the disk; a letter beyond it is counted and not kept."""
 _RECENT_BYTES = 4 * 2**20
@@ -69,12 +72,14 @@ class DeadLetters:
         self._journal = journal
         self._hidden = hidden
         self._run = secrets.token_hex(5)
-        self._number = 0
+        self._numbers = itertools.count(1)
         self._lock = threading.Lock()
         self._changed = threading.Condition(self._lock)
         self._waiting: deque[DeadLetter] = deque()
         self._waiting_bytes = 0
         self._writing = False
+        self._idle = False
+        self._hurry = False
         self._closing = False
         self._refused = 0
         self._thread: threading.Thread | None = None
@@ -103,8 +108,8 @@ class DeadLetters:
     ) -> None:
         """Keep one letter; ``rows`` is how many packets or rows it stands for. The other fields are those
         of :class:`DeadLetter`."""
-        letter = self._letter(kind, reason, source, error)
-        self.take(attrs.evolve(letter, raw=raw, first_row=first_row, rows=rows, received_ns=received_ns))
+        values = {"raw": raw, "first_row": first_row, "rows": rows, "received_ns": received_ns}
+        self._keep(self._letter(kind, reason, source, error, **values))
 
     def put_frame(self, source: str, frame: Frame, bad: Sequence[BadPacket], good: Rows | None = None) -> None:
         """Keep a frame with packets that could not be read: one letter, counted for each packet.
@@ -114,18 +119,18 @@ class DeadLetters:
         """
         reasons = Counter(slug(one.reason) for one in bad)
         said = "; ".join(f"{one.reason} at byte {one.offset}" for one in bad[:20])
-        letter = self._letter("packet", next(iter(reasons)), source, said)
-        self.take(
-            attrs.evolve(
-                letter,
-                raw=frame.data,
-                rows=len(bad),
-                received_ns=frame.received_ns,
-                offsets=tuple(one.offset for one in bad[:_MOST_OFFSETS]),
-                good=digests(good).tobytes() if good is not None and len(good) else b"",
-            ),
-            reasons,
+        letter = self._letter(
+            "packet",
+            next(iter(reasons)),
+            source,
+            said,
+            raw=frame.data,
+            rows=len(bad),
+            received_ns=frame.received_ns,
+            offsets=tuple(one.offset for one in bad[:_MOST_OFFSETS]),
+            good=digests(good).tobytes() if good is not None and len(good) else b"",
         )
+        self._keep(letter, reasons)
 
     def put_rows(
         self,
@@ -146,33 +151,42 @@ class DeadLetters:
         for end in [*places, len(rows)]:
             for first in range(start, end, _ROWS_A_LETTER):
                 piece = rows[first : min(first + _ROWS_A_LETTER, end)]
-                letter = self._letter(kind, reason, source, error)
                 symbol, token = self._names(piece)
-                self.take(
-                    attrs.evolve(
-                        letter,
-                        raw=piece.tobytes(),
-                        rows=len(piece),
-                        first_row=None if seq is None else int(seq[first]),
-                        symbol=symbol,
-                        token=token,
-                    )
+                letter = self._letter(
+                    kind,
+                    reason,
+                    source,
+                    error,
+                    raw=piece.tobytes(),
+                    rows=len(piece),
+                    first_row=None if seq is None else int(seq[first]),
+                    symbol=symbol,
+                    token=token,
                 )
+                self._keep(letter)
             start = end
 
-    def _letter(self, kind: str, reason: str, source: str, error: str) -> DeadLetter:
+    def _letter(self, kind: str, reason: str, source: str, error: str, **values: Any) -> DeadLetter:
         code, journal = slug(reason), self._journal
         return DeadLetter(
+            id=self._new_id(),
             kind=kind,
             reason=code,
             at_ns=self._clock.wall_ns(),
             feed=self._feed,
             source=source,
             vendor=self._vendor,
-            error=error or (reason if reason != code else ""),
+            error=self._clean(error or (reason if reason != code else "")),
             journal=journal.name if journal is not None else "",
             instruments=len(journal.instruments) if journal is not None else None,
+            **values,
         )
+
+    def _new_id(self) -> str:
+        return f"{self._run}-{next(self._numbers)}"
+
+    def _clean(self, text: str) -> str:
+        return clean(text[: 2 * _MOST_ERROR], self._hidden())[:_MOST_ERROR] if text else ""
 
     def _names(self, rows: Rows) -> tuple[str, str]:
         if self._journal is None or rows.dtype != TICK:
@@ -183,13 +197,13 @@ class DeadLetters:
         one = self._journal.instruments[int(numbers[0])]
         return one.key, one.token
 
-    def take(self, letter: DeadLetter, reasons: Counter[str] | None = None) -> None:
-        """Keep a letter as it is, with a new id where it has none; ``reasons`` are counted, not its own."""
-        error = clean(letter.error[: 2 * _MOST_ERROR], self._hidden())[:_MOST_ERROR] if letter.error else ""
+    def take(self, letter: DeadLetter) -> None:
+        """Keep a letter that was made elsewhere, with a new id where it has none."""
+        self._keep(attrs.evolve(letter, id=letter.id or self._new_id(), error=self._clean(letter.error)))
+
+    def _keep(self, letter: DeadLetter, reasons: Counter[str] | None = None) -> None:
+        """``reasons`` are counted, not its own."""
         with self._changed:
-            if not letter.id:
-                self._number += 1
-            letter = attrs.evolve(letter, id=letter.id or f"{self._run}-{self._number}", error=error)
             for reason, count in (reasons or {letter.reason: letter.rows}).items():
                 known = (letter.kind, reason) in self.counts or len(self.counts) < _REASONS
                 self.counts[letter.kind, reason if known else _OTHER] += count
@@ -216,7 +230,8 @@ class DeadLetters:
             name = f"marketfeed-{self._feed}-deadletters"
             self._thread = threading.Thread(target=self._run_writer, name=name, daemon=True)
             self._thread.start()
-        self._changed.notify_all()
+        if self._idle:
+            self._changed.notify_all()
 
     # --- writing --------------------------------------------------------------------------
 
@@ -228,10 +243,13 @@ class DeadLetters:
                 self._writing = False
                 self._waiting_bytes -= taken
                 self._changed.notify_all()
+                self._idle = True
                 while not self._waiting:
                     if self._closing:
                         return
                     self._changed.wait()
+                self._idle = False  # from here on puts wake nobody: a storm shares one wake-up
+                self._changed.wait_for(lambda: self._closing or self._hurry, _PAUSE_S)
                 letters, self._waiting = self._waiting, deque()
                 taken = self._waiting_bytes
                 self._writing = True
@@ -247,7 +265,11 @@ class DeadLetters:
         After True a kill of this process costs no letter.
         """
         with self._changed:
-            return self._changed.wait_for(lambda: not self._waiting and not self._writing, timeout_s)
+            self._hurry = True
+            self._changed.notify_all()
+            done = self._changed.wait_for(lambda: not self._waiting and not self._writing, timeout_s)
+            self._hurry = False
+            return done
 
     def close(self, timeout_s: float = 5.0) -> None:
         """Write what waits and end the thread. Twice is the same as once; what is put later is only counted."""

@@ -22,7 +22,6 @@ a batch whose callback raised."""
 Digests = NDArray[np.uint64]
 """One number a row, shape ``(n,)``; see :func:`digests`."""
 _NOT_A_LETTER = re.compile(r"[^A-Za-z0-9]+")
-_WORDS = TICK.itemsize // 8
 
 
 @attrs.frozen(kw_only=True)
@@ -107,22 +106,24 @@ def digests(rows: Rows) -> Digests:
 
     What marketfeed itself sets does not count: receipt, validation's flags, the journal's checks.
     """
-    rows = rows.copy()
-    rows["received_ns"] = 0
-    rows["flags"] &= np.uint32(~REASON_MASK & 0xFFFFFFFF)
-    rows["check"] = rows["spare"] = 0
-    words = rows.view("u8").reshape(len(rows), _WORDS)
-    mixed = (words ^ words >> np.uint64(29)) * _odd_numbers()
-    mixed ^= mixed >> np.uint64(32)
-    result: Digests = mixed.sum(axis=1, dtype=np.uint64)
-    return result
+    if not rows.flags.c_contiguous:
+        rows = rows.copy()
+    mask, weights = _digest_words()
+    words = rows.view("u8").reshape(len(rows), len(mask)) & mask
+    words ^= words >> np.uint64(29)  # or the low zeros of round prices would make digests alike
+    result: Digests = words.dot(weights)
+    return result ^ (result >> np.uint64(32))
 
 
 @cache
-def _odd_numbers() -> NDArray[np.uint64]:
-    """Fixed for ever: digests are stored."""
-    numbers = [hashlib.blake2b(bytes([place]), digest_size=8).digest() for place in range(_WORDS)]
-    return np.array([int.from_bytes(one, "little") | 1 for one in numbers], np.uint64)
+def _digest_words() -> tuple[Digests, Digests]:
+    """What of each 8-byte word counts, and its odd weight: fixed for ever, digests are stored."""
+    row = np.full(1, 0xFF, np.uint8).repeat(TICK.itemsize).view(TICK)
+    row["received_ns"] = row["check"] = row["spare"] = 0
+    row["flags"] = ~REASON_MASK & 0xFFFFFFFF
+    mask = row.view("u8")
+    seeds = [hashlib.blake2b(bytes([place]), digest_size=8).digest() for place in range(len(mask))]
+    return mask, np.array([int.from_bytes(one, "little") | 1 for one in seeds], np.uint64)
 
 
 def fields_of(letter: DeadLetter) -> dict[str, Any]:
