@@ -84,6 +84,7 @@ def status_of(pipeline: Pipeline) -> dict[str, Any]:
         ],
         "capture": _capture_status(pipeline.capture),
         "dead_letters": sum(pipeline.deadletters.counts.values()),
+        "dead_letters_overflowed": pipeline.deadletters.overflowed,
         "events_dropped": pipeline.events.dropped,
         "rows_missed": pipeline.rows_missed,
     }
