@@ -12,10 +12,10 @@ from marketfeed.instruments import Instrument
 START_S = 1_790_000_000
 
 
-def full_packet(token: int, price: int, now_s: int) -> bytes:
+def full_packet(token: int, price: int, now_s: int, buys: int = 55_000) -> bytes:
     """One full packet (184 bytes) with five levels of depth; ``price`` in paise."""
     head = struct.pack(
-        ">16I", token, price, 75, price - 10, 1_234_567, 55_000, 61_000, price - 400, price + 900, price - 800,
+        ">16I", token, price, 75, price - 10, 1_234_567, buys, 61_000, price - 400, price + 900, price - 800,
         price - 250, now_s, 0, 0, 0, now_s,
     )  # fmt: skip
     levels = [(100 * level, price - 5 * level, 3 * level) for level in range(1, 6)]
@@ -67,7 +67,9 @@ def full_packets(total: int, universe: int = 500, seed: int = 1) -> list[bytes]:
     for at in range(total):
         number = draw.randrange(universe)
         prices[number] *= 1 + draw.gauss(0, 2e-4)
-        packets.append(full_packet((number + 1) * 256 + 1, round(prices[number]), START_S + at // 1000))
+        packets.append(
+            full_packet((number + 1) * 256 + 1, round(prices[number]), START_S + at // 10_000, 50_000 + at % 9_973)
+        )
     return packets
 
 

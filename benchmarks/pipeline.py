@@ -29,12 +29,12 @@ def run() -> Iterator[Result]:
     parser, encoder = KiteParser(tokens), TickEncoder()
     reader = journal.reader("bench")
     names = {int(one.token): one.symbol for one in known}
+    check = Validator().check
     parse_official = official_parser()
 
     for per_frame, target in ((1, 6.0), (10, 8.0), (100, 12.0)):
         frames = full_frames(2000, per_frame)
         drained = max(1, WAITING // per_frame)
-        check = Validator().check
 
         def ours(frames: list[bytes] = frames, drained: int = drained) -> None:
             for at in range(0, len(frames), drained):

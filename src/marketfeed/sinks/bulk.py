@@ -22,8 +22,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from marketfeed.batches import TickBatch
+from marketfeed.dtypes import REASON_MASK
 from marketfeed.instruments import Instrument
-from marketfeed.sinks.columns import BLOCK_ROWS, instrument_at
+from marketfeed.sinks.columns import BLOCK_ROWS, instrument_at, reason_words
 from marketfeed.sinks.template import NO_AVERAGE, NO_EXCHANGE_TIME, NO_TRADE_TIME, Layout, layout_of
 
 __all__ = ["MIN_ROWS", "BulkLines"]
@@ -68,6 +69,9 @@ _TABLE = np.concatenate(
 """Texts of up to four letters, as words; the constants above say where each kind begins."""
 
 
+_REASONS, _NOT_REASONS = np.uint32(REASON_MASK), np.uint32(~REASON_MASK & 0xFFFFFFFF)
+
+
 class _Unusual(Exception):
     """A value that has no room in the template."""
 
@@ -107,9 +111,9 @@ class BulkLines:
         return slots
 
     def _block(self, rows: Any, seq: Ints, slots: Ints) -> bytes:
-        patterns = _patterns(rows)
+        patterns, doubts = _patterns(rows), _doubts(rows["flags"])
         if not isinstance(patterns, np.ndarray):
-            return self._write(patterns, rows, seq, slots).tobytes().translate(None, b"\0")
+            return self._write(patterns, rows, seq, slots, doubts).tobytes().translate(None, b"\0")
         groups = np.unique(patterns).tolist()
         if len(groups) * _GROUP_ROWS > len(rows):
             raise _Unusual
@@ -117,21 +121,23 @@ class BulkLines:
         written = []
         for pattern in groups:
             places = np.flatnonzero(patterns == pattern)
-            written.append((places, self._write(pattern, rows[places], seq[places], slots[places])))
+            part = self._write(pattern, rows[places], seq[places], slots[places], doubts[places])
+            written.append((places, part))
         block = np.zeros((len(rows), max(part.shape[1] for _, part in written)), "u4")
         for places, part in written:
             block[places, : part.shape[1]] = part
         return block.tobytes().translate(None, b"\0")
 
-    def _write(self, pattern: int, rows: Any, seq: Ints, slots: Ints) -> Words:
+    def _write(self, pattern: int, rows: Any, seq: Ints, slots: Ints, doubts: Words) -> Words:
         reader = self._readers.get(pattern)
         if reader is None:
             journal, feed, _ = self._origin
             reader = self._readers[pattern] = _Reader(partial(layout_of, pattern, journal, feed, self._names.width))
         values = reader.read(rows, seq)
-        plan = reader.plan(values)
+        plan = reader.plan(values, doubts.shape[1])
         block = plan.fill(values)
         block[:, plan.names] = self._names.words[slots]
+        block[:, plan.reasons] = doubts
         return block
 
 
@@ -185,8 +191,11 @@ class _NameTable:
 
 
 def _patterns(rows: Any) -> int | Ints:
-    """Which template each row needs: its flags, and which of the fields without a group it lacks."""
-    flags = rows["flags"]
+    """Which template each row needs: its flags, and which of the fields without a group it lacks.
+
+    Doubts do not make a template: one doubtful row in a hundred must not cost a second pass.
+    """
+    flags = rows["flags"] & _NOT_REASONS
     first = int(flags[0])
     marks = (
         (NO_EXCHANGE_TIME, rows["exchange_ns"] == 0),
@@ -199,6 +208,21 @@ def _patterns(rows: Any) -> int | Ints:
     for bit, mask in marks:
         patterns |= mask * np.int64(bit)
     return patterns
+
+
+def _doubts(flags: NDArray[np.uint32]) -> Words:
+    """Why each row is doubted, as JSON fragments of equal width, shape (n, words); without width if none is."""
+    reasons = flags & _REASONS
+    if not np.count_nonzero(reasons):
+        return np.zeros((len(flags), 0), "u4")
+    known, which = np.unique(reasons, return_inverse=True)
+    texts = [
+        b',"reasons":%s' % msgspec.json.encode(words) if (words := reason_words(one)) else b"" for one in known.tolist()
+    ]
+    size = -(-max(map(len, texts)) // 64) * 64  # few widths, few templates
+    table = np.frombuffer(b"".join(text.ljust(size, b"\0") for text in texts), "u4")
+    found: Words = table.reshape(len(texts), -1)[which]
+    return found
 
 
 class _Values(NamedTuple):
@@ -220,7 +244,7 @@ class _Reader:
 
     def __init__(self, layout: Callable[..., Layout]) -> None:
         self._layout = layout
-        self._plans: dict[tuple[frozenset[str], bool], _Plan] = {}
+        self._plans: dict[tuple[frozenset[str], bool, int], _Plan] = {}
         fields = layout(frozenset(), cents=True).fields
         self._plain, self._orders, self._prices, self._counts, self._times = (
             np.array(fields[kind], np.intp) for kind in ("plain", "orders", "whole", "low", "ends")
@@ -243,12 +267,12 @@ class _Reader:
         _checked(times, _LATEST_NS)
         return _Values(plain, orders, whole, fraction, counts, times, frozenset(short), cents)
 
-    def plan(self, values: _Values) -> _Plan:
-        """How to write values of these sizes."""
-        key = (values.short, values.cents)
+    def plan(self, values: _Values, reasons: int) -> _Plan:
+        """How to write values of these sizes, with this room for doubts."""
+        key = (values.short, values.cents, reasons)
         plan = self._plans.get(key)
         if plan is None:
-            plan = self._plans[key] = _Plan(self._layout(values.short, cents=values.cents))
+            plan = self._plans[key] = _Plan(self._layout(values.short, cents=values.cents, reasons=reasons))
         return plan
 
 
@@ -285,7 +309,7 @@ class _Plan:
     """
 
     def __init__(self, layout: Layout) -> None:
-        self.template, self.names = layout.template, layout.names
+        self.template, self.names, self.reasons = layout.template, layout.names, layout.reasons
         self._short, self._wide = layout.short, "high" not in layout.short
         self._fraction = _CENTS if layout.cents else _DECIMALS
         places = layout.places

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from marketfeed.dtypes import DEPTH_LEVELS, PRICE_FIELDS, TICK, Flag
-from marketfeed.sinks.columns import FIELDS, GROUP_OF, mode_word, reason_words
+from marketfeed.sinks.columns import FIELDS, GROUP_OF, mode_word
 
 __all__ = ["NO_AVERAGE", "NO_EXCHANGE_TIME", "NO_TRADE_TIME", "Layout", "layout_of"]
 
@@ -60,6 +60,8 @@ class Layout:
     """Words of the template that hold each piece, one after another."""
     names: slice = slice(0)
     """Words of the template for the instrument's names."""
+    reasons: slice = slice(0)
+    """Words for validation's doubts, which differ from row to row."""
     words: list[bytes] = attrs.field(factory=list)
 
     @property
@@ -69,6 +71,12 @@ class Layout:
     def text(self, text: bytes) -> None:
         """Constant text."""
         self.words += [text[place : place + 4].ljust(4, b"\0") for place in range(0, len(text), 4)]
+
+    def blank(self, words: int) -> slice:
+        """Room for text of up to that many words; where it lies."""
+        place = slice(len(self.words), len(self.words) + words)
+        self.words += [bytes(4)] * words
+        return place
 
     def room(self, *kinds: str) -> None:
         """Room for a piece of each kind."""
@@ -121,15 +129,17 @@ def _word(name: str, level: int = 0, size: int = 8) -> int:
     return int(fields[name][1]) // size + level
 
 
-def layout_of(pattern: int, journal: str, feed: str, names: int, short: frozenset[str], *, cents: bool) -> Layout:
-    """The template of all rows with that pattern; ``names`` is the room for the instrument's names, in words."""
+def layout_of(
+    pattern: int, journal: str, feed: str, names: int, short: frozenset[str], *, cents: bool, reasons: int = 0
+) -> Layout:
+    """The template of all rows with that pattern; ``names`` and ``reasons`` are the rooms for the instrument's
+    names and for validation's doubts, in words."""
     encode = msgspec.json.encode
     out = Layout(short, cents)
     out.text((b'{"journal":%s,"seq":' % encode(journal)) if journal else b'{"seq":')
     out.count()
     out.text(b',"feed":%s,' % encode(feed))
-    out.names = slice(len(out.words), len(out.words) + names)
-    out.words += [bytes(4)] * names
+    out.names = out.blank(names)
     if mode := mode_word(pattern):
         out.text(b',"mode":%s' % encode(mode))
     _times(out, pattern)
@@ -139,8 +149,7 @@ def layout_of(pattern: int, journal: str, feed: str, names: int, short: frozense
             out.field(name)
     if pattern & Flag.DEPTH:
         _depth(out)
-    if reasons := reason_words(pattern & 0xFFFFFFFF):
-        out.text(b',"reasons":%s' % encode(reasons))
+    out.reasons = out.blank(reasons)
     out.text(b"}\n")
     return out
 

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from marketfeed.clock import IST, NS
 from marketfeed.dtypes import MODE_MASK, Flag
-from marketfeed.engine.validation.columns import Columns, Doubt
+from marketfeed.engine.validation.columns import Columns, Doubt, Places
 from marketfeed.enums import Mode
 
 __all__ = ["OrderCheck"]
@@ -17,6 +17,7 @@ __all__ = ["OrderCheck"]
 Ints = NDArray[np.int64]
 Bools = NDArray[np.bool_]
 
+_VOLUME, _PROMISED, _MODE, _FULL = map(np.uint32, (Flag.VOLUME, Flag.EXCHANGE_TIME, MODE_MASK, Mode.FULL))
 _OFFSET_NS: Final = int(IST.utcoffset(None).total_seconds()) * NS
 _DAY_NS: Final = 86_400 * NS
 _VOLUME_BITS: Final = 45
@@ -35,12 +36,14 @@ class OrderCheck:
         self._ahead_ns = round(ahead_s * NS)
         self._state: Ints = np.zeros((4, 0), np.int64)
         """Newest time, volume, the time of the row that set the volume, digest; shape ``(4, instruments)``."""
+        self._marks: Bools = np.zeros(0, bool)
 
     def grow(self, size: int) -> None:
         """Make room for instruments below ``size``."""
         state = np.zeros((4, size), np.int64)
         state[:, : self._state.shape[1]] = self._state
         self._state = state
+        self._marks = np.zeros(size, bool)
 
     def check(self, columns: Columns) -> list[Doubt]:
         """Doubts about these rows; afterwards they are part of the past."""
@@ -62,47 +65,54 @@ class OrderCheck:
         if np.count_nonzero(repeats):
             doubts.append((Flag.REPEAT, np.flatnonzero(repeats)))
         ahead = time - received > self._ahead_ns
+        back = now[:3] < before[:3]
+        # Where nothing steps back, the last row of each instrument is also the highest.
+        for column, values in zip(self._state, now, strict=True):
+            column[numbers] = values
         if np.count_nonzero(ahead):
             doubts.append((Flag.TIME_AHEAD, np.flatnonzero(ahead)))
-        elif not np.count_nonzero(now[:3] < before[:3]):
-            # Nothing steps back, so the last row of each instrument is also the highest.
-            for column, values in zip(self._state, now, strict=True):
-                column[numbers] = values
-            return doubts
-        self._state[3][numbers] = now[3]
-        first = np.ones(count, bool)
-        np.logical_not(same, out=first[1:])
-        doubts += self._times(columns, before[0], timed & ~ahead, first)
-        doubts += self._volumes(columns, now, before, ~ahead, first)
+            back |= ahead
+        if np.count_nonzero(back):
+            doubts += self._steps_back(columns, now, before, ahead, back)
         return doubts
 
-    def _times(self, columns: Columns, start: Ints, counts: Bools, first: Bools) -> list[Doubt]:
-        """``start``: for the first row of each instrument, the newest time so far."""
-        time = columns.exchange_ns
-        newest, after = _running_max(np.where(counts, time, 0), start, first)
-        self._state[0][columns.numbers] = after
-        back = np.flatnonzero((time > 0) & (time < newest))
-        return [(Flag.TIME_BACK, back)] if len(back) else []
+    def _steps_back(self, columns: Columns, now: Ints, before: Ints, ahead: Bools, back: Bools) -> list[Doubt]:
+        """Do it with all care for the instruments of the rows where something steps ``back``."""
+        suspects = columns.numbers[back.any(axis=0)]
+        self._marks[suspects] = True
+        places = np.flatnonzero(self._marks[columns.numbers])
+        self._marks[suspects] = False
+        numbers, now, before = columns.numbers[places], now.take(places, axis=1), before.take(places, axis=1)
+        counts = ~ahead[places]
+        first = np.ones(len(places), bool)
+        np.not_equal(numbers[1:], numbers[:-1], out=first[1:])
+        time = columns.exchange_ns[places]
+        newest, after = _running_max(np.where(counts, time, 0), before[0], first)
+        self._state[0][numbers] = after
+        doubts = [(Flag.TIME_BACK, places[(time > 0) & (time < newest)])]
+        if np.count_nonzero(back[1:]):
+            there = columns.at("flags", places) & _VOLUME != 0
+            doubts.append((Flag.VOLUME_BACK, places[self._volumes_back(numbers, now, before, there, counts, first)]))
+        return [(reason, found) for reason, found in doubts if len(found)]
 
-    def _volumes(self, columns: Columns, now: Ints, before: Ints, counts: Bools, first: Bools) -> list[Doubt]:
-        volume, day = now[1], _day(now[2])
-        there = (columns.rows["flags"].take(columns.order) & np.uint32(Flag.VOLUME)) != 0
-        keys = _key(day, volume)
-        start = _key(_day(before[2]), before[1])
-        highest, after = _running_max(np.where(there & counts, keys, 0), start, first)
-        self._state[1][columns.numbers] = after & _VOLUME_MASK
-        self._state[2][columns.numbers] = (after >> _VOLUME_BITS) * _DAY_NS - _OFFSET_NS
+    def _volumes_back(
+        self, numbers: Places, now: Ints, before: Ints, there: Bools, counts: Bools, first: Bools
+    ) -> Bools:
+        """``there``: the row has a volume; ``counts``: its time is to be trusted."""
+        day = _day(now[2])
+        keys = _key(day, now[1])
+        highest, after = _running_max(np.where(there & counts, keys, 0), _key(_day(before[2]), before[1]), first)
+        self._state[1][numbers] = after & _VOLUME_MASK
+        self._state[2][numbers] = (after >> _VOLUME_BITS) * _DAY_NS - _OFFSET_NS
         lower = (keys < highest) & (highest >> _VOLUME_BITS == day)
-        back = np.flatnonzero(there & (lower | (volume < 0)))
-        return [(Flag.VOLUME_BACK, back)] if len(back) else []
+        return there & (lower | (now[1] < 0))
 
 
 def _untimed(columns: Columns, timed: Bools) -> list[Doubt]:
     """A row without exchange time is doubted where the message has one: by its flag, or in mode full."""
     places = np.flatnonzero(~timed)
     flags = columns.at("flags", places)
-    promised = (flags & np.uint32(Flag.EXCHANGE_TIME) != 0) | (flags & np.uint32(MODE_MASK) == Mode.FULL)
-    places = places[promised]
+    places = places[(flags & _PROMISED != 0) | (flags & _MODE == _FULL)]
     return [(Flag.TIME_ZERO, places)] if len(places) else []
 
 

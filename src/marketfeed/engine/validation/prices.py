@@ -50,6 +50,9 @@ class PriceCheck:
         self._recent: Floats = np.zeros(0)
         """Eight slots for each instrument, 0 = empty."""
         self._marks: NDArray[np.bool_] = np.zeros(0, bool)
+        self._commodities: NDArray[np.bool_] = np.zeros(0, bool)
+        self._looked_at = 0
+        """How many instruments were asked whether they are commodity futures."""
 
     def grow(self, size: int) -> None:
         """Make room for instruments below ``size``."""
@@ -57,7 +60,10 @@ class PriceCheck:
         bands, recent = np.empty((2, size)), np.zeros(size * _SLOTS)
         bands[0], bands[1] = np.inf, -np.inf
         bands[:, :old], recent[: old * _SLOTS] = self._bands, self._recent
-        self._bands, self._recent, self._marks = bands, recent, np.zeros(size, bool)
+        commodities = np.zeros(size, bool)
+        commodities[:old] = self._commodities
+        self._bands, self._recent, self._commodities = bands, recent, commodities
+        self._marks = np.zeros(size, bool)
 
     def check(self, columns: Columns) -> list[Doubt]:
         """Doubts about these rows; afterwards they are part of the past."""
@@ -85,25 +91,23 @@ class PriceCheck:
         if np.count_nonzero(good) == len(places):
             return places, []
         odd, prices = places[~good], prices[~good]
+        wrong = prices <= 0
+        usual = self._may_be_negative(columns.numbers[odd])
         traded = (columns.volume[odd] > 0) | (columns.at("high", odd) > 0)
         silent = columns.at("flags", odd) & _GROUPS == 0
         missing = np.isnan(prices) & (traded | silent)
-        usual = self._may_be_negative(columns.numbers[odd])
-        wrong = ((prices < 0) | ((prices == 0) & traded)) & ~usual
+        wrong &= ((prices < 0) | traded) & ~usual
         doubts = [(Flag.NOT_FINITE, odd[missing]), (Flag.NOT_POSITIVE, odd[wrong])]
         good[~good] = usual & (prices < 0) & np.isfinite(prices)
         return places[good], [(reason, found) for reason, found in doubts if len(found)]
 
     def _may_be_negative(self, numbers: Places) -> NDArray[np.bool_]:
         """Futures of a commodity exchange: crude oil settled below zero in April 2020."""
-        known, which = np.unique(numbers, return_inverse=True)
-        return np.array([self._is_commodity_future(number) for number in known.tolist()], bool)[which]
-
-    def _is_commodity_future(self, number: int) -> bool:
-        if number >= len(self._instruments):
-            return False
-        one = self._instruments[number]
-        return one.kind == Kind.FUTURE and one.exchange in _MAY_BE_NEGATIVE
+        for number in range(self._looked_at, min(len(self._instruments), len(self._commodities))):
+            one = self._instruments[number]
+            self._commodities[number] = one.kind == Kind.FUTURE and one.exchange in _MAY_BE_NEGATIVE
+            self._looked_at = number + 1
+        return self._commodities[numbers]
 
     # --- spikes -----------------------------------------------------------------------------------
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 from typing import Any, Final, NamedTuple
 
@@ -10,7 +10,7 @@ import numpy as np
 
 from marketfeed.config import ValidationConfig
 from marketfeed.dtypes import REASON_MASK, TICK, Flag, Rows
-from marketfeed.engine.validation.columns import Places, sorted_columns
+from marketfeed.engine.validation.columns import Doubt, Places, sorted_columns
 from marketfeed.engine.validation.content import check_content
 from marketfeed.engine.validation.order import OrderCheck
 from marketfeed.engine.validation.prices import PriceCheck
@@ -20,6 +20,7 @@ __all__ = ["REASONS", "Checked", "Validator", "validate"]
 
 REASONS: Final = tuple(flag for flag in Flag if flag & REASON_MASK)
 """Every reason, in the order of their bits."""
+_BITS: Final = {flag: np.uint32(flag) for flag in REASONS}
 _NOTHING: Final[Mapping[Flag, Rows]] = MappingProxyType({})
 # Rows are moved as opaque items of their size: a structured assignment would copy field by field.
 _WHOLE: Final = np.dtype(f"V{TICK.itemsize}")
@@ -49,8 +50,6 @@ class Validator:
         """What happens to a row for each reason."""
         self.counts: dict[Flag, int] = dict.fromkeys(REASONS, 0)
         """Rows by reason; a row with two reasons counts in both."""
-        self._dropping = _bits(flag for flag, action in self.actions.items() if action == "drop")
-        self._rejecting = _bits(flag for flag, action in self.actions.items() if action == "dead-letter")
         self._size = 0
         self._order = OrderCheck(config.ahead_s)
         self._prices = PriceCheck(config.spike_percent, instruments)
@@ -62,15 +61,15 @@ class Validator:
         if not (rows.flags.c_contiguous and rows.flags.writeable):
             rows = rows.copy()
         columns, unknown = sorted_columns(rows)
-        doubts = check_content(rows)
+        found = check_content(rows)
         if len(columns.numbers):
             if columns.numbers[-1] >= self._size:
                 self._grow(int(columns.numbers[-1]) + 1)
             past = self._order.check(columns) + self._prices.check(columns)
-            doubts += [(reason, columns.order[places]) for reason, places in past]
+            found += [(reason, columns.order[places]) for reason, places in past]
         if len(unknown):
-            doubts.append((Flag.UNKNOWN_INSTRUMENT, unknown))
-        return self._part(rows, doubts) if doubts else Checked(rows)
+            found.append((Flag.UNKNOWN_INSTRUMENT, unknown))
+        return self._part(rows, _merged(found)) if found else Checked(rows)
 
     def status(self) -> dict[str, dict[str, Any]]:
         """Action and number of rows of every reason that occurred, ready for JSON."""
@@ -83,22 +82,25 @@ class Validator:
         self._order.grow(self._size)
         self._prices.grow(self._size)
 
-    def _part(self, rows: Rows, doubts: Sequence[tuple[Flag, Places]]) -> Checked:
+    def _part(self, rows: Rows, doubts: Mapping[Flag, Places]) -> Checked:
         """Write the doubts into the flags and give each row to where it belongs."""
-        found = np.zeros(len(rows), np.uint32)
-        for reason, places in doubts:
-            found[places] |= np.uint32(reason)
-        for reason in {reason for reason, _ in doubts}:  # a price may be found not finite by two checks
-            self.counts[reason] += int(np.count_nonzero(found & np.uint32(reason)))
-        rows["flags"] |= found
-        out = found & (self._rejecting | self._dropping)
-        if not np.count_nonzero(out):
+        flags = rows["flags"]
+        for reason, places in doubts.items():
+            flags[places] |= _BITS[reason]
+            self.counts[reason] += len(places)
+        kept = np.ones(len(rows), bool)
+        rejected: dict[Flag, Rows] = {}
+        for reason in sorted(doubts):
+            if self.actions[reason] == "dead-letter":
+                places = doubts[reason]
+                rejected[reason] = _pick(rows, np.sort(places[kept[places]]))
+                kept[places] = False
+        for reason, places in doubts.items():
+            if self.actions[reason] == "drop":
+                kept[places] = False
+        if np.count_nonzero(kept) == len(rows):
             return Checked(rows)
-        rejecting = found & self._rejecting
-        lowest = rejecting & (~rejecting + np.uint32(1))
-        letters = sorted({int(bit) for bit in np.unique(lowest)} - {0})
-        rejected = {Flag(bit): _pick(rows, np.flatnonzero(lowest == bit)) for bit in letters}
-        return Checked(_pick(rows, np.flatnonzero(out == 0)), rejected)
+        return Checked(_pick(rows, np.flatnonzero(kept)), {reason: bad for reason, bad in rejected.items() if len(bad)})
 
 
 def validate(rows: Rows, config: ValidationConfig | None = None, instruments: Sequence[Instrument] = ()) -> Checked:
@@ -110,8 +112,12 @@ def _word(flag: Flag) -> str:
     return str(flag.name).lower()
 
 
-def _bits(flags: Iterator[Flag]) -> np.uint32:
-    return np.uint32(sum(flags))
+def _merged(doubts: Sequence[Doubt]) -> dict[Flag, Places]:
+    """Each row once for a reason: two checks may find its prices not finite."""
+    merged: dict[Flag, Places] = {}
+    for reason, places in doubts:
+        merged[reason] = np.union1d(merged[reason], places) if reason in merged else places
+    return merged
 
 
 def _pick(rows: Rows, places: Places) -> Rows:
