@@ -162,7 +162,8 @@ def test_a_drop_is_followed_by_a_reconnect_and_a_resubscription(box: Sandbox) ->
     kinds = [event.kind for event in events if event.kind != "line"]
     states = [event.data["now"] for event in events if event.kind == "line"]
     assert states[:6] == ["connecting", "live", "backing_off", "connecting", "live", "closed"]
-    assert kinds[:3] == ["connected", "disconnected", "connected"]
+    lines = [kind for kind in kinds if kind in ("connected", "disconnected")]
+    assert lines[:3] == ["connected", "disconnected", "connected"]
     assert kinds[-1] == "stopped"
 
 
