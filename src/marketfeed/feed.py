@@ -6,7 +6,7 @@ import asyncio
 import itertools
 import threading
 import traceback
-from collections.abc import AsyncIterator, Callable, Generator, Iterable, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -27,6 +27,7 @@ from marketfeed.engine.pipeline import Pipeline, SinkPlan
 from marketfeed.engine.summary import Summary
 from marketfeed.enums import Mode
 from marketfeed.errors import ConfigError, MarketFeedError, Problem
+from marketfeed.gaps import Gap
 from marketfeed.instruments import Instrument, InstrumentTable, TokenMap
 from marketfeed.plugins import Plugins
 from marketfeed.tokens import FileTokenStore, TokenKeeper
@@ -275,6 +276,12 @@ class Feed:
         return self.pipeline.latest
 
     @property
+    def gaps(self) -> Sequence[Gap]:
+        """Every interval in which ticks could have been missed, oldest first; with a journal on disk also
+        those of earlier runs."""
+        return self.pipeline.gaps.all
+
+    @property
     def error(self) -> Exception | None:
         """Why the feed cannot go on; None while it can."""
         return self.pipeline.error
@@ -287,10 +294,17 @@ class Feed:
         """Call ``callback(batch)`` for every batch from now on, on a thread of its own.
 
         One that raises does not stop the feed: the traceback is logged, the batch goes to the dead
-        letters (``on_error="stop"`` stops the feed instead).
+        letters (``on_error="stop"`` stops the feed instead). With a ``name`` it has a cursor: on a
+        journal on disk it goes on where the last run stopped, and holds rows back until it has them.
         """
-        name = name or f"callback-{next(self._numbers)}"
-        self._add(SinkPlan(name=name, sink=CallbackSink(callback, self._callback_raised), letters="callback"))
+        self._add(
+            SinkPlan(
+                name=name or f"callback-{next(self._numbers)}",
+                sink=CallbackSink(callback, self._callback_raised),
+                letters="callback",
+                keep=name is not None,
+            )
+        )
 
     def add_sink(self, sink: Sink, *, name: str | None = None) -> None:
         """Deliver to one more sink: before :meth:`start` from the run's first row, later from the next one.

@@ -104,7 +104,7 @@ def _run(
         finally:
             started.set()
             _stop(feeds)
-        return next((feed.error for feed in feeds if feed.error is not None), None)
+        return next((feed.error for feed in feeds if feed.error is not None), None) or _failed_sinks(feeds)
 
 
 def _stop(feeds: list[Any]) -> None:
@@ -117,6 +117,19 @@ def _stop(feeds: list[Any]) -> None:
 
 def _stop_one(feed: Any) -> None:
     _say(feed.stop())
+
+
+def _failed_sinks(feeds: list[Any]) -> Exception | None:
+    """A sink that failed on the way: its rows wait in the journal, and a script has to see it."""
+    from marketfeed.errors import MarketFeedError
+
+    failed = [
+        f"{sink.name} ({sink.error})"
+        for feed in feeds
+        for sink in feed.pipeline.summary().sinks
+        if sink.state == "failed"
+    ]
+    return MarketFeedError(f"sinks failed: {', '.join(failed)}; their rows stay in the journal") if failed else None
 
 
 def _drain(feeds: list[Any]) -> Exception | None:

@@ -17,7 +17,7 @@ from marketfeed.engine.deadletters import DeadLetters
 from marketfeed.engine.logs import Log
 from marketfeed.engine.metrics import Histogram
 from marketfeed.engine.retry import Backoff
-from marketfeed.errors import SinkError
+from marketfeed.errors import Overrun, SinkError
 from marketfeed.journal import Reader
 
 __all__ = ["Delivery", "DeliveryState"]
@@ -64,8 +64,8 @@ class Delivery:
     on_startup_error: str = "fail"
     lag: Lag = attrs.field(factory=Lag)
     """How far behind it may fall, and what follows."""
-    missed: Callable[[str, int, int], None] = lambda sink, first_row, end_row: None
-    """Told when rows ``[first_row, end_row)`` were passed over, all or in part."""
+    missed: Callable[[str, int, int, int, str], None] = lambda sink, first_row, end_row, rows, why: None
+    """Told when ``rows`` of the rows ``[first_row, end_row)`` were passed over, and why."""
     letters: str = "refused"
     """The kind of its dead letters: ``refused``, or ``callback`` for a function of the host program."""
     locate: Callable[[Reader], None] = lambda reader: None
@@ -149,7 +149,9 @@ class Delivery:
         while not self._abandon.is_set():
             if self.lag.exceeded(reader):
                 self._catch_up(reader)
-            batch = reader.take(self.batch_rows, wait_s)
+            batch = self._take(reader, wait_s)
+            if reader.overrun is not None:
+                self._overrun(reader.overrun)
             rows = len(batch)
             if rows:
                 self._write(batch)
@@ -178,8 +180,21 @@ class Delivery:
         self._skipped += taken - kept
         self._unflushed += taken
         self.log.warning("sink is too far behind", sink=self.name, policy=self.lag.policy.value, skipped=taken - kept)
-        self.missed(self.name, first, reader.next_row)
+        missing = reader.next_row - first - kept
+        self.missed(self.name, first, reader.next_row, missing, f"too far behind, when_behind is {self.lag.policy}")
         self._flush(reader)
+
+    def _overrun(self, gap: Overrun) -> None:
+        """The journal no longer has rows that this sink did not get; the reader counts them as skipped."""
+        self.log.warning("sink is too far behind for the journal", sink=self.name, skipped=gap.missed)
+        self.missed(self.name, gap.next_row - gap.missed, gap.next_row, gap.missed, "the journal kept them no longer")
+
+    def _take(self, reader: Reader, wait_s: float) -> TickBatch:
+        try:
+            return reader.take(self.batch_rows, wait_s)
+        except Overrun as gap:  # an observer gets it raised; the reader goes on behind the rows
+            self._overrun(gap)
+            return reader.take(self.batch_rows, 0.0)
 
     def _idle_s(self) -> float:
         """How long to wait for rows: not beyond the next flush."""

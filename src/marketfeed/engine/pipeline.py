@@ -22,6 +22,8 @@ from marketfeed.engine.behind import Lag
 from marketfeed.engine.deadletters import DeadLetters
 from marketfeed.engine.delivery import Delivery
 from marketfeed.engine.events import Events
+from marketfeed.engine.gaps import GapLedger
+from marketfeed.engine.gapwriter import GapWriter
 from marketfeed.engine.inbox import Inbox
 from marketfeed.engine.latest import Latest
 from marketfeed.engine.lines import LineLimits, Lines, spread
@@ -31,7 +33,7 @@ from marketfeed.engine.status import is_ready, status_of, summary_of
 from marketfeed.engine.summary import Summary
 from marketfeed.engine.upkeep import Upkeep
 from marketfeed.engine.validation import Validator
-from marketfeed.engine.wire import LineListener, Nobody, Wire
+from marketfeed.engine.wire import Wire
 from marketfeed.errors import MarketFeedError, Overrun
 from marketfeed.framelog import FrameLog
 from marketfeed.instruments import TokenMap
@@ -60,6 +62,8 @@ class SinkPlan:
     """Where a sink without a cursor begins: at this run's first row, the oldest or the newest one."""
     on_startup_error: str = "fail"
     lag: Lag = attrs.field(factory=Lag)
+    keep: bool = True
+    """Whether rows wait for it, over restarts too; an observer only sees the present run."""
     letters: str = "refused"
     """The kind of its dead letters: ``refused``, or ``callback`` for a function of the host program."""
 
@@ -78,6 +82,7 @@ class Pipeline:
         log: Log,
         stop_timeout_s: float = 10.0,
         validation: ValidationConfig | None = None,
+        gaps: GapLedger | None = None,
     ) -> None:
         self.name = name
         self.journal = journal
@@ -87,6 +92,7 @@ class Pipeline:
         self.log = log
         self.stop_timeout_s = stop_timeout_s
         self._validation = validation
+        self.gaps = gaps or GapLedger(GapWriter(name, journal.origin.vendor, journal, clock, log, events.put))
         self.first_row = journal.run_start
         """The journal's next row when this run began."""
         self.latest = Latest(journal.origin)
@@ -105,6 +111,7 @@ class Pipeline:
         self._running_wires = 0
         self._lock = threading.Lock()
         self._thread("events", events.run)
+        self._thread("gaps", self.gaps.run)
         for plan in plans:
             self.add_sink(plan)
 
@@ -117,7 +124,7 @@ class Pipeline:
         delivery = Delivery(
             name=plan.name,
             sink=plan.sink,
-            open_reader=lambda: self.journal.reader(plan.name, start=plan.start),
+            open_reader=lambda: self.journal.reader(plan.name, start=plan.start, keep=plan.keep),
             locate=partial(_locate, plan.sink, self.journal),
             clock=self.clock,
             deadletters=self.deadletters,
@@ -128,6 +135,7 @@ class Pipeline:
             flush_every_s=plan.flush_every_s,
             on_startup_error=plan.on_startup_error,
             lag=plan.lag,
+            missed=self.gaps.skipped,
             letters=plan.letters,
         )
         self.deliveries.append(delivery)
@@ -156,14 +164,13 @@ class Pipeline:
         limits: LineLimits,
         *,
         calendar: MarketCalendar = ALWAYS,
-        listener: LineListener | None = None,
         capture: FrameLog | None = None,
     ) -> None:
         """Start the parse thread, the connections and the upkeep.
 
         With ``capture``, what is received is kept as it came.
         """
-        spread(wanted, limits)  # too many for the account: say so before anything starts
+        parts = spread(wanted, limits)  # too many for the account: say so before anything starts
         self._refuse_when_stopping()
         account.session()
         inbox = Inbox(limits.connections, self.clock)
@@ -182,8 +189,9 @@ class Pipeline:
             emit=self.events.put,
             run=self._start_wire,
             calendar=calendar,
-            listener=listener or Nobody(),
+            listener=self.gaps,
         )
+        self.gaps.begin(parts, calendar)
         self.lines.start(wanted)
         upkeep = Upkeep(
             account, self.lines, self.latest, calendar, self.clock, self.log, self.events.put, self._stopping
@@ -214,6 +222,7 @@ class Pipeline:
             clock=self.clock,
             log=self.log,
             fail=self.fail,
+            missed=self.gaps.dropped,
             capture=self.capture,
             validator=Validator(self._validation, self.journal.instruments),
         )
@@ -299,6 +308,8 @@ class Pipeline:
         self._join("sink-", deadline + _GRACE_S)
         self._join("capture", deadline + _GRACE_S)
         self.deadletters.close(max(_GRACE_S, deadline - self.clock.monotonic()))
+        self.gaps.close()
+        self._join("gaps", deadline + _GRACE_S)
         self.events.put("stopped")
         self.events.close()
         self._join("events", deadline + _GRACE_S)

@@ -49,11 +49,12 @@ def _sink_summary(pipeline: Pipeline, delivery: Delivery) -> SinkSummary:
 
 
 def is_ready(pipeline: Pipeline) -> bool:
-    """True while data flow as they should: every connection live, every sink delivering."""
+    """True while data flow as they should: every connection live (or quiet for a good reason), every sink
+    delivering."""
     return (
         pipeline.error is None
         and bool(pipeline.wires)
-        and all(wire.supervisor.state is State.LIVE and wire.counts.frames for wire in pipeline.wires)
+        and all(wire.supervisor.state in (State.LIVE, State.QUIET) and wire.counts.connects for wire in pipeline.wires)
         and all(delivery.state is DeliveryState.DELIVERING for delivery in pipeline.deliveries)
         and not (pipeline.parse and pipeline.parse.stuck)
     )
@@ -85,6 +86,7 @@ def status_of(pipeline: Pipeline) -> dict[str, Any]:
         "capture": _capture_status(pipeline.capture),
         "dead_letters": sum(pipeline.deadletters.counts.values()),
         "dead_letters_overflowed": pipeline.deadletters.overflowed,
+        "gaps": pipeline.gaps.status(),
         "events_dropped": pipeline.events.dropped,
         "rows_missed": pipeline.rows_missed,
     }
