@@ -13,7 +13,7 @@ LAYERS: list[tuple[str, ...]] = [
     ("dtypes", "instruments", "batches", "_frames", "calendars", "data"),
     ("contract", "brokers", "hookspecs"),
     ("plugins", "config", "http", "tokens", "masters"),
-    ("journal", "framelog", "deadletters"),
+    ("journal", "framelog", "deadletters", "gaps"),
     ("engine",),
     ("feed", "history", "capture", "monitoring"),
     ("sinks", "sandbox", "cli", "testing", "__main__"),

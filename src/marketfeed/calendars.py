@@ -105,6 +105,15 @@ class MarketCalendar:
                     return closes
         return 0
 
+    def open_seconds(self, start_ns: int, end_ns: int) -> float:
+        """How much of ``[start_ns, end_ns)`` (UTC nanoseconds) lies inside sessions."""
+        day, inside = india_day(start_ns), 0
+        while start_ns < end_ns and day <= india_day(end_ns):
+            for opens, closes in self.sessions(day):
+                inside += max(0, min(end_ns, closes) - max(start_ns, opens))
+            day += timedelta(days=1)
+        return inside / NS
+
 
 def india_day(now_ns: int) -> date:
     """The India day of a moment in UTC nanoseconds."""

@@ -24,6 +24,7 @@ from marketfeed.engine.pipeline import Pipeline
 from marketfeed.engine.supervisor import State
 from marketfeed.errors import MarketFeedError
 from marketfeed.feed import Feed
+from marketfeed.gaps import Cause
 
 __all__ = ["FeedCollector", "Monitor", "registry_of"]
 
@@ -44,6 +45,7 @@ class FeedCollector(Collector):
         yield from self._counters_of_parsing()
         yield from self._connections()
         yield from self._journal()
+        yield from self._gaps()
         yield from self._captures()
         yield from self._sinks()
         yield from self._api()
@@ -118,6 +120,20 @@ class FeedCollector(Collector):
             for name, value in feed.jobs.items():
                 job.add_metric((feed.name, name), value)
         yield from (committed, oldest, job)
+
+    def _gaps(self) -> Iterator[Metric]:
+        cause = ("feed", "cause")
+        count = CounterMetricFamily("marketfeed_gaps", "Intervals in which ticks could have been missed", labels=cause)
+        seconds = CounterMetricFamily("marketfeed_gap_seconds", "Length of the gaps that have ended", labels=cause)
+        opened = GaugeMetricFamily("marketfeed_gap_open", "1 while a connection gives no data", labels=_LINE)
+        for feed, pipeline in self._running():
+            writer = pipeline.gaps.writer
+            for word in Cause:
+                count.add_metric((feed.name, word.value), writer.opened[word.value])
+                seconds.add_metric((feed.name, word.value), writer.seconds.get(word.value, 0.0))
+            for wire in pipeline.wires:
+                opened.add_metric((feed.name, str(wire.number)), pipeline.gaps.is_open(wire.number))
+        yield from (count, seconds, opened)
 
     def _captures(self) -> Iterator[Metric]:
         frames = CounterMetricFamily("marketfeed_capture_frames", "Frames written to capture files", labels=_FEED)

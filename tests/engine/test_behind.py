@@ -72,7 +72,7 @@ def deliver(lag: Lag) -> tuple[Slow, Delivery, list[tuple[str, int, int]]]:
         log=get_log(),
         emit=lambda kind, data: None,
         lag=lag,
-        missed=lambda name, first, end: missed.append((name, first, end)),
+        missed=lambda name, first, end, rows, why: missed.append((name, first, end)),
     )
     journal.append(batch_of([0], 0).rows.copy())
     thread = threading.Thread(target=delivery.run)

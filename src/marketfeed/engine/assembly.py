@@ -15,10 +15,13 @@ from marketfeed.deadletters import DeadLetters, letters_folder
 from marketfeed.engine.account import Account
 from marketfeed.engine.behind import Lag, WhenBehind
 from marketfeed.engine.events import Events
+from marketfeed.engine.gaps import GapLedger
+from marketfeed.engine.gapwriter import GapWriter
 from marketfeed.engine.logs import Log
 from marketfeed.engine.metrics import ApiCalls
 from marketfeed.engine.pipeline import Pipeline, SinkPlan
 from marketfeed.framelog import FrameLog
+from marketfeed.gaps import gaps_file
 from marketfeed.http import HttpSession
 from marketfeed.instruments import TokenMap
 from marketfeed.journal import Journal, ticks_folder
@@ -99,6 +102,8 @@ class Assembly:
                 journal=journal,
                 hidden=lambda: known | account.secrets(),
             )
+            path = gaps_file(plan.folder, self.name) if folder else None
+            writer = GapWriter(self.name, self.vendor.name, journal, self.clock, self.log, events.put, path)
             return Pipeline(
                 self.name,
                 journal,
@@ -109,6 +114,7 @@ class Assembly:
                 self.log,
                 self.feed.stop_timeout_s,
                 validation=self.config.validation,
+                gaps=GapLedger(writer),
             )
         except BaseException:
             journal.close()

@@ -101,6 +101,7 @@ class Lines:
                 fresh = fresh - added
                 if known or added:
                     wire.change(known + added)
+                    self.listener.subscribed(wire.number, wire.wanted)
             for part in spread(fresh, self.limits):
                 self._open(part)
 
@@ -112,6 +113,7 @@ class Lines:
                 mine = [one for one in wire.wanted if one in gone]
                 if mine:
                     wire.change(Subscription(), mine)
+                    self.listener.subscribed(wire.number, wire.wanted)
 
     def replace(self, old: Instrument, new: Instrument) -> None:
         """The master lists an instrument anew: take the new entry, on the same connection."""
@@ -123,6 +125,7 @@ class Lines:
                         wire.rename(old, new)
                     else:
                         wire.change(Subscription.of([new], wire.wanted[old]), [old])
+                    self.listener.subscribed(wire.number, wire.wanted)
 
     def stop(self) -> None:
         """Ask all wires to end; returns at once."""
@@ -150,6 +153,7 @@ class Lines:
             listener=self.listener,
         )
         self.wires.append(wire)
+        self.listener.subscribed(wire.number, part)
         self.run(wire)
 
 

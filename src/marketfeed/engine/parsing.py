@@ -61,6 +61,8 @@ class ParseLoop:
     log: Log
     fail: Callable[[Exception], None]
     """Told when the feed cannot go on: the journal refuses for good, or there is a bug."""
+    missed: Callable[[int, int, int, str], None] = lambda since_ns, until_ns, rows, why: None
+    """Told when rows received from ``since_ns`` up to ``until_ns`` are lost."""
     validator: Validator = attrs.field(factory=Validator)
     """Remembers what each instrument said, also across connections."""
     counts: ParseCounts = attrs.field(factory=ParseCounts)
@@ -90,7 +92,9 @@ class ParseLoop:
                 self._accept(connection, frames)
         except Exception as error:
             self.log.error("the parse thread broke", connection=connection, error=repr(error))
-            self.counts.lost += self.counts.unaccounted
+            self.counts.lost += (missing := self.counts.unaccounted)
+            if frames:
+                self.missed(frames[0].received_ns, frames[-1].received_ns, missing, repr(error))
             self._parsers.pop(connection, None)
             self.fail(error)
 
@@ -153,16 +157,21 @@ class ParseLoop:
                 break
             except OSError as error:  # nothing was published; the same rows can be tried again
                 if not self._wait_for_disk(error):
-                    self.counts.lost += len(rows)
+                    self._lose(rows, error)
                     return
             except JournalError as error:
-                self.counts.lost += len(rows)
+                self._lose(rows, error)
                 self.fail(error)
                 return
         self.stuck = ""
         self.counts.appended += len(rows)
         self.latest.update(rows, next_row - len(rows))
         self._observe(rows)
+
+    def _lose(self, rows: Rows, error: Exception) -> None:
+        self.counts.lost += len(rows)
+        received = rows["received_ns"]
+        self.missed(int(received.min()), int(received.max()), len(rows), str(error))
 
     def _wait_for_disk(self, error: OSError) -> bool:
         """False when the feed must stop. Meanwhile readers fill their inbox and then the broker waits."""

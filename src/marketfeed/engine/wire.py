@@ -68,18 +68,23 @@ class WireCounts:
 class LineListener(Protocol):
     """Who wants to know from when to when a connection gave no data."""
 
-    def lost(self, connection: int, since_ns: int, cause: str) -> None:
-        """Nothing can be trusted since ``since_ns``, the receipt of the last data (UTC)."""
+    def lost(self, connection: int, since_ns: int, cause: str, why: str) -> None:
+        """Nothing can be trusted since ``since_ns``, the receipt of the last data (UTC), or else the first
+        handshake. ``cause`` is ``outage`` or ``mute``. May be told again before the line resumes."""
 
     def resumed(self, connection: int, at_ns: int) -> None:
-        """Data come again; the first ones were received at ``at_ns`` (UTC)."""
+        """Data come, again or for the first time; the first ones were received at ``at_ns`` (UTC)."""
+
+    def subscribed(self, connection: int, wanted: Subscription) -> None:
+        """The connection carries these instruments from now on."""
 
 
 class Nobody:
     """Listens to nothing."""
 
-    def lost(self, connection: int, since_ns: int, cause: str) -> None: ...
+    def lost(self, connection: int, since_ns: int, cause: str, why: str) -> None: ...
     def resumed(self, connection: int, at_ns: int) -> None: ...
+    def subscribed(self, connection: int, wanted: Subscription) -> None: ...
 
 
 @attrs.define
@@ -109,8 +114,10 @@ class Wire:
     _subscribing: threading.Lock = attrs.field(factory=threading.Lock)
     """Held while ``wanted`` and what the broker knows of it change together."""
     _last_data_ns: int = 0
-    _broken: bool = False
-    """``listener.lost`` was told and ``resumed`` was not yet."""
+    _opened_ns: int = 0
+    """When the first socket was open."""
+    _silent: bool = True
+    """The next data are the first ones since the start, or since ``listener.lost`` was told."""
 
     def __attrs_post_init__(self) -> None:
         self.supervisor.changed = self._changed
@@ -197,7 +204,7 @@ class Wire:
         if self._stopping.is_set():
             return self._tell(StopAsked())
         if was_open:
-            self._interrupted(text_of(lost))
+            self._interrupted("outage", text_of(lost))
             self.emit("disconnected", self.number, {"reason": text_of(lost)})
         return self._tell(Lost(lost, self._market()))
 
@@ -208,6 +215,7 @@ class Wire:
             line.send(self.stream.opened(self.wanted))
             self._line = line
         self.counts.connects += 1
+        self._opened_ns = self._opened_ns or self.clock.wall_ns()
         self.supervisor.handle(Opened(), self.clock.monotonic())
         self.emit("connected", self.number, {"instruments": len(self.wanted)})
 
@@ -287,8 +295,8 @@ class Wire:
         self.counts.frames += len(frames)
         self.counts.last_received_ns = self._last_data_ns = received_ns
         self.supervisor.watchdog.data(now_s)
-        if self._broken:
-            self._broken = False
+        if self._silent:
+            self._silent = False
             self.listener.resumed(self.number, received_ns)
         self.inbox.put(self.number, frames)
 
@@ -322,9 +330,8 @@ class Wire:
         )
         self.emit("line", self.number, {"was": old.value, "now": new.value, "why": why})
         if new is State.MUTE:
-            self._interrupted(why)
+            self._interrupted("mute", why)
 
-    def _interrupted(self, cause: str) -> None:
-        if not self._broken:
-            self._broken = True
-            self.listener.lost(self.number, self._last_data_ns or self.clock.wall_ns(), cause)
+    def _interrupted(self, cause: str, why: str) -> None:
+        self._silent = True
+        self.listener.lost(self.number, self._last_data_ns or self._opened_ns, cause, why)
