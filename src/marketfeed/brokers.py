@@ -34,6 +34,9 @@ __all__ = [
     "SandboxConnection",
     "SandboxDamages",
     "SandboxMarket",
+    "SandboxMemory",
+    "SandboxOptions",
+    "SandboxPatience",
     "SandboxRefusals",
     "SandboxWorld",
 ]
@@ -85,6 +88,10 @@ class SandboxWorld(Protocol):
     def connection_limit(self) -> int | None:
         """Most WebSockets at a time instead of the vendor's own number; 0 = no limit, None = the vendor's."""
 
+    @property
+    def vendor_options(self) -> Mapping[str, str]:
+        """What was asked for in the words of the vendor; see :class:`SandboxOptions`."""
+
     def now_ns(self) -> int:
         """The sandbox's clock, UTC nanoseconds."""
 
@@ -134,6 +141,8 @@ class Pace(NamedTuple):
     calls: int
     per_s: float
     refusal: HttpReply
+    also: Pace | None = None
+    """Another limit that the same request must keep."""
 
 
 class Encoded(NamedTuple):
@@ -152,6 +161,8 @@ class Reaction(NamedTuple):
     """Lines whose present state is to be sent to this client at once."""
     close: int | None = None
     """Close the connection with this code."""
+    evict: Sequence[SandboxConnection] = ()
+    """Other connections to be closed with code 1000, because this one takes their place."""
 
 
 class SandboxConnection(Protocol):
@@ -221,3 +232,28 @@ class SandboxRefusals(Protocol):
 
     def refusal(self, status: int) -> HttpReply | None:
         """The vendor's answer with this HTTP status; None = it has no words of its own."""
+
+
+@runtime_checkable
+class SandboxOptions(Protocol):
+    """What a broker may offer besides: options of its own, ``marketfeed sandbox NAME --dialect a``."""
+
+    @property
+    def option_names(self) -> Sequence[str]:
+        """Names that it knows in :attr:`SandboxWorld.vendor_options`; others are refused."""
+
+
+@runtime_checkable
+class SandboxPatience(Protocol):
+    """What a connection may offer besides: an end to the broker's patience."""
+
+    def overdue(self) -> int | None:
+        """Asked a few times a second: the code to close with, such as for want of a login; None = stay."""
+
+
+@runtime_checkable
+class SandboxMemory(Protocol):
+    """What a connection may offer besides, if its messages tell what changed since earlier ones."""
+
+    def forget(self) -> None:
+        """A fault touched a message: what the client knows is unsure, so the next ones are to tell everything."""

@@ -36,8 +36,9 @@ def _instruments(value: Any) -> int | Path:
     return Path(value)
 
 
-@click.command(name="sandbox")
+@click.command(name="sandbox", context_settings={"ignore_unknown_options": True, "allow_extra_args": True})
 @click.argument("vendor")
+@click.pass_context
 @click.option("--port", type=click.IntRange(0, 65535), default=0, help="Loopback port; 0 takes a free one.")
 @click.option("--port-file", type=click.Path(path_type=Path), help="Write port, clock and settings here, as JSON.")
 @click.option("--seed", type=int, default=1, show_default=True, help="The same seed makes the same prices.")
@@ -91,6 +92,8 @@ def _instruments(value: Any) -> int | Path:
 @click.option("--redirect-url", default=_ACCOUNT.redirect_url, show_default=True, help="Where the login page leads.")
 @click.option("--until-stdin-closes", is_flag=True, help="Stop when standard input ends, as with the parent's death.")
 def command(
+    context: click.Context,
+    /,
     vendor: str,
     port: int,
     port_file: Path | None,
@@ -102,12 +105,14 @@ def command(
     """Play the broker VENDOR on this machine: login, REST and WebSocket on one loopback port.
 
     Prices are invented from the seed, or replayed from a file. Nothing here reaches a real broker.
+    A vendor may have options of its own, such as --dialect a of mstock.
     """
     from marketfeed.sandbox import Sandbox
 
     kinds = [word.strip() for word in log_kinds.split(",") if word.strip()]
     try:
-        box = Sandbox(vendor, port=port, log_file=log_file, log_kinds=kinds, **options).start()
+        own = _vendor_options(context.args)
+        box = Sandbox(vendor, port=port, log_file=log_file, log_kinds=kinds, vendor_options=own, **options).start()
     except (OSError, ValueError) as error:
         raise click.ClickException(str(error)) from error
     try:
@@ -115,6 +120,18 @@ def command(
         _wait(until_stdin_closes)
     finally:
         box.stop()
+
+
+def _vendor_options(words: list[str]) -> dict[str, str]:
+    """``--dialect a`` and ``--dialect=a`` as options of :class:`Sandbox`, which refuses those that nobody knows."""
+    found = {}
+    rest = list(words)
+    while rest:
+        name, equals, value = rest.pop(0).partition("=")
+        if not name.startswith("--") or not (equals or rest):
+            raise click.UsageError(f"{name!r} is not understood")
+        found[name[2:].replace("-", "_")] = value if equals else rest.pop(0)
+    return found
 
 
 def _announce(box: Sandbox, port_file: Path | None) -> None:

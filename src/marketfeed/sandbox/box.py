@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 import attrs
 
-from marketfeed.brokers import Credentials, SandboxBroker, SandboxWorld
+from marketfeed.brokers import Credentials, SandboxBroker, SandboxOptions, SandboxWorld
 from marketfeed.dtypes import Rows
 from marketfeed.instruments import Instrument
 from marketfeed.sandbox.log import KINDS, EventLog, SentFrame
@@ -30,6 +30,7 @@ Result = TypeVar("Result")
 READY_TOKEN = "sandbox-access-token"
 """The access token that a :class:`Sandbox` takes without a login, unless told otherwise."""
 _ACCOUNT = frozenset(field.name for field in attrs.fields(Credentials))
+_KNOWN = frozenset(field.name for field in attrs.fields(Options)) - {"credentials", "vendor_options"}
 
 
 class Sandbox:
@@ -41,7 +42,7 @@ class Sandbox:
             settings = box.settings()      # rest_url, stream_url, api_key, access_token, ...
 
     ``options`` are the fields of :class:`~marketfeed.sandbox.world.Options` and of
-    :class:`~marketfeed.brokers.Credentials`; ``access_token=None`` demands a login. ``log`` keeps what
+    :class:`~marketfeed.brokers.Credentials`, and the vendor's own (``dialect="a"``); ``access_token=None`` demands a login. ``log`` keeps what
     was sent in memory, ``log_file`` writes it as JSON lines; ``log_kinds`` are some of ``requests``,
     ``ticks``, ``events``. ``broker`` replaces the installed plugin of that name. Methods may be called from any thread.
     Raises ``PluginNotFound``, ``ValueError`` for a wrong option, ``OSError`` when the port is taken.
@@ -62,6 +63,7 @@ class Sandbox:
         self.vendor = vendor
         self.world = World(make_options(options))
         self.broker = (broker or _plugin_broker(vendor))(self.world)
+        _check_vendor_options(self.world.vendor_options, self.broker)
         if self.world.captured is not None:
             self.world.captured.suit(vendor, self.broker)
         self._log = EventLog(log_kinds, keep=log, path=log_file)
@@ -241,13 +243,24 @@ class Sandbox:
 
 
 def make_options(given: Mapping[str, Any]) -> Options:
-    """Options from fields of :class:`Options` and :class:`Credentials` in one mapping. Raises ``ValueError``."""
-    known = {field.name for field in attrs.fields(Options)} - {"credentials"}
-    unknown = sorted(set(given) - known - _ACCOUNT)
-    if unknown:
-        raise ValueError(f"unknown options: {', '.join(unknown)}; choose from {', '.join(sorted(known | _ACCOUNT))}")
+    """Options from fields of :class:`Options` and :class:`Credentials` in one mapping; others are the vendor's.
+
+    Raises ``ValueError``.
+    """
     account = Credentials(**{name: value for name, value in given.items() if name in _ACCOUNT})
-    return Options(credentials=account, **{name: value for name, value in given.items() if name in known})
+    own = dict(given.get("vendor_options") or {})
+    ours = _KNOWN | _ACCOUNT | {"vendor_options"}
+    own |= {name: str(value) for name, value in given.items() if name not in ours and value is not None}
+    rest = {name: value for name, value in given.items() if name in _KNOWN}
+    return Options(credentials=account, vendor_options=own, **rest)
+
+
+def _check_vendor_options(given: Mapping[str, str], broker: SandboxBroker) -> None:
+    names = set(broker.option_names) if isinstance(broker, SandboxOptions) else set()
+    unknown = sorted(set(given) - names)
+    if unknown:
+        choices = ", ".join(sorted(_KNOWN | _ACCOUNT | names))
+        raise ValueError(f"unknown options: {', '.join(unknown)}; choose from {choices}")
 
 
 def _plugin_broker(vendor: str) -> Broker:

@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Protocol
 
 import numpy as np
 from aiohttp import web
 
-from marketfeed.brokers import Lines, SandboxConnection
+from marketfeed.brokers import Lines, SandboxConnection, SandboxMemory
 from marketfeed.clock import Clock
 from marketfeed.dtypes import MODE_MASK, Rows
 from marketfeed.sandbox.log import EventLog, SentFrame
@@ -178,15 +178,18 @@ class Hub:
 
     def send(self, peer: Peer, message: Outgoing) -> None:
         """Pass one message through the filters and queue what they leave."""
-        messages: Iterable[Outgoing] = (message,)
+        messages: Sequence[Outgoing] = (message,)
         for each in self.filters:
             messages = [out for one in messages for out in each(one)]
+        if len(messages) != 1 or messages[0] is not message:
+            self._forget(peer)
         for one in messages:
             self.queue(peer, one)
 
     def queue(self, peer: Peer, message: Outgoing) -> None:
         """Queue a message as it is. A client that reads too slowly is disconnected."""
         if self._swallowed(message):
+            self._forget(peer)
             return
         peer.backlog += len(message.data)
         peer.queue.put_nowait(message)
@@ -217,6 +220,7 @@ class Hub:
             if peer.over:
                 return
             if self._swallowed(message):  # by a fault that began while it waited
+                self._forget(peer)
                 peer.backlog -= len(message.data)
                 continue
             self._account(peer, message)
@@ -229,6 +233,11 @@ class Hub:
                 return
             peer.backlog -= len(message.data)
             peer.last_sent = asyncio.get_running_loop().time()
+
+    def _forget(self, peer: Peer) -> None:
+        """A message was held back or changed: a broker that sends differences begins anew."""
+        if isinstance(peer.broker_side, SandboxMemory):
+            peer.broker_side.forget()
 
     def _swallowed(self, message: Outgoing) -> bool:
         gone = self.spoiler is not None and self.spoiler.swallows(message)

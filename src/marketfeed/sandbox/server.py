@@ -14,7 +14,7 @@ from urllib.parse import parse_qsl, unquote, urlencode
 
 from aiohttp import WSMsgType, web
 
-from marketfeed.brokers import HttpReply, HttpRequest, Pace, SandboxBroker
+from marketfeed.brokers import HttpReply, HttpRequest, Pace, Reaction, SandboxBroker, SandboxPatience
 from marketfeed.clock import Clock
 from marketfeed.sandbox.control import Control
 from marketfeed.sandbox.drive import Driver
@@ -92,6 +92,11 @@ class Server:
         while True:
             await asyncio.sleep(0.2)
             self.log.flush()
+            for peer in list(self.hub.peers.values()):
+                side = peer.broker_side
+                code = side.overdue() if isinstance(side, SandboxPatience) and not peer.over else None
+                if code is not None:
+                    self.hub.close(peer, code)
 
     async def _keep_faulting(self) -> None:
         """Start and end faults on time."""
@@ -215,6 +220,12 @@ class Server:
         self.faults.reacted(peer, reaction)
         if len(lines):
             self.hub.deliver(peer, self.world.market.snapshot(lines), "snapshot")
+        self._close(peer, reaction)
+
+    def _close(self, peer: Peer, reaction: Reaction) -> None:
+        for other in list(self.hub.peers.values()):
+            if any(other.broker_side is one for one in reaction.evict):
+                self.hub.close(other, 1000)
         if reaction.close is not None:
             self.hub.close(peer, reaction.close)
 
@@ -233,12 +244,18 @@ class _PaceKeeper:
         self._times: dict[str, deque[float]] = {}
 
     def allows(self, pace: Pace, now: float) -> bool:
-        times = self._times.setdefault(pace.key, deque())
-        while times and times[0] <= now - pace.per_s * _GRACE:
-            times.popleft()
-        if len(times) >= pace.calls:
-            return False
-        times.append(now)
+        windows = []
+        limit: Pace | None = pace
+        while limit is not None:
+            times = self._times.setdefault(limit.key, deque())
+            while times and times[0] <= now - limit.per_s * _GRACE:
+                times.popleft()
+            if len(times) >= limit.calls:
+                return False
+            windows.append(times)
+            limit = limit.also
+        for times in windows:
+            times.append(now)
         return True
 
 

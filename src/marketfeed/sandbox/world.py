@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import secrets
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -74,6 +74,8 @@ class Options:
     """``good``, ``self-signed``, ``wrong-host`` or ``expired``: serve TLS with such a certificate; None = no TLS."""
     ca_file: Path | None = None
     """Where to write the authority whose certificates the sandbox shows, as PEM, for clients that are to trust it."""
+    vendor_options: Mapping[str, str] = attrs.field(factory=dict)
+    """Options that only the vendor's broker understands, such as ``{"dialect": "a"}``."""
 
     def __attrs_post_init__(self) -> None:
         if self.replay_order not in ("file", "time"):
@@ -125,6 +127,10 @@ class World:
     @property
     def connection_limit(self) -> int | None:
         return self.options.connection_limit
+
+    @property
+    def vendor_options(self) -> Mapping[str, str]:
+        return self.options.vendor_options
 
     def now_ns(self) -> int:
         return self.clock.wall_ns()
