@@ -53,6 +53,8 @@ class GapLedger:
     writer: GapWriter
     row_patience_s: float = 1.0
     """How long the first row after a gap may be on its way to the journal."""
+    bug: str = ""
+    """The latest error of the ledger's own; what it cost is in the log."""
     _open: dict[int, int] = attrs.field(factory=dict)
     """Connection -> its open gap."""
     _streaks: dict[str, _Streak] = attrs.field(factory=dict)
@@ -75,7 +77,9 @@ class GapLedger:
 
     def status(self) -> dict[str, Any]:
         """For ``/health``."""
-        return {"opened": sum(self.writer.opened.values()), "open": len(self._open), "error": self.writer.error or None}
+        writer = self.writer
+        error = writer.error or self.bug or None
+        return {"opened": sum(writer.opened.values()), "open": len(self._open), "error": error}
 
     # --- what happens ---------------------------------------------------------------------------
 
@@ -143,7 +147,7 @@ class GapLedger:
         try:
             task()
         except Exception as error:  # a bug here must not cost the feed
-            self.writer.error = repr(error)
+            self.bug = repr(error)
             self.writer.log.error("the ledger of gaps stumbled", error=repr(error))
 
     def _wait_s(self) -> float | None:
