@@ -6,6 +6,7 @@ The bound drops whole blocks.
 
 from __future__ import annotations
 
+import sys
 import uuid
 from typing import Final
 
@@ -39,6 +40,8 @@ class MemoryJournal(Journal):
         self._oldest = 0
         self._blocks: dict[int, Block] = {}
         self._tail: memoryview = memoryview(b"")
+        self._spare: Rows | None = None
+        """A dropped block that nobody looks at: writing to fresh memory costs many times the copy."""
         self._monotonic = Monotonic(dtype)
         self._cursors: dict[str, CursorState] = {}
         self._busy: set[str] = set()
@@ -89,7 +92,8 @@ class MemoryJournal(Journal):
         return first
 
     def _grow(self, first_row: int) -> None:
-        rows: Rows = np.empty(self._block_rows, self.dtype)
+        spare, self._spare = self._spare, None
+        rows: Rows = np.empty(self._block_rows, self.dtype) if spare is None else spare
         self._tail = rows.view("u1").data
         shown = rows.view()
         shown.flags.writeable = False
@@ -98,7 +102,9 @@ class MemoryJournal(Journal):
             # Raised first: a reader that finds the block gone then finds out why.
             dropped = self._oldest
             self._oldest = dropped + self._block_rows
-            del self._blocks[dropped]
+            block = self._blocks.pop(dropped)
+            if _is_ours_alone(block):
+                self._spare = block.rows.base
 
     def block(self, row: int) -> Block | None:
         return self._blocks.get(row - row % self._block_rows)
@@ -113,3 +119,14 @@ class MemoryJournal(Journal):
             self._cursors[name] = state
 
         return MemoryCursor(self._cursors.get(name), keep, lambda: self._busy.discard(name))
+
+
+def _is_ours_alone(block: Block) -> bool:
+    """Whether no reader and no batch holds a piece of a block that was just taken out.
+
+    The references counted are those of this call and of its caller. Without a global interpreter lock
+    they may change meanwhile, so the answer is no there.
+    """
+    owner = block.rows.base
+    locked = getattr(sys, "_is_gil_enabled", lambda: True)()
+    return locked and sys.getrefcount(owner) == 3 and sys.getrefcount(block.rows) == 2 and sys.getrefcount(block) == 3
