@@ -65,7 +65,11 @@ def _gaps(folder: Path | None, config_file: Path | None, pattern: str | None) ->
     """Each gap of the wanted instruments, with their names."""
     from marketfeed.gaps import find_ledgers, read_book
 
-    for path in find_ledgers(folder if folder is not None else _configured(config_file)):
+    folder = folder if folder is not None else _configured(config_file)
+    ledgers = find_ledgers(folder)
+    if not ledgers:
+        warn(f"there is no ledger of gaps in {folder}")
+    for path in ledgers:
         book = read_book(path)
         if book.damaged:
             warn(f"{path}: {book.damaged} lines cannot be read")
