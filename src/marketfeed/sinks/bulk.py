@@ -215,13 +215,13 @@ def _doubts(flags: NDArray[np.uint32]) -> Words:
     reasons = flags & _REASONS
     if not np.count_nonzero(reasons):
         return np.zeros((len(flags), 0), "u4")
-    known, which = np.unique(reasons, return_inverse=True)
-    texts = [
-        b',"reasons":%s' % msgspec.json.encode(words) if (words := reason_words(one)) else b"" for one in known.tolist()
-    ]
-    size = -(-max(map(len, texts)) // 64) * 64  # few widths, few templates
-    table = np.frombuffer(b"".join(text.ljust(size, b"\0") for text in texts), "u4")
-    found: Words = table.reshape(len(texts), -1)[which]
+    places = np.flatnonzero(reasons)
+    doubted = reasons[places].tolist()
+    texts = {one: b',"reasons":%s' % msgspec.json.encode(reason_words(one)) for one in set(doubted)}
+    size = -(-max(map(len, texts.values())) // 32) * 32  # few widths, few templates
+    found = np.zeros((len(flags), size // 4), "u4")
+    fragments = b"".join([texts[one].ljust(size, b"\0") for one in doubted])
+    found[places] = np.frombuffer(fragments, "u4").reshape(len(places), -1)
     return found
 
 

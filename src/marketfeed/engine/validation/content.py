@@ -48,7 +48,7 @@ def check_content(rows: Rows) -> list[Doubt]:
         doubts += _contradictions(left, right, above)
     infinite = np.isinf(prices)
     if np.count_nonzero(infinite):
-        doubts.append((Flag.NOT_FINITE, np.flatnonzero(infinite.any(axis=0))))
+        doubts.append((Flag.NOT_FINITE, np.flatnonzero(np.logical_or.reduce(infinite))))
     return doubts
 
 
@@ -63,5 +63,5 @@ def _contradictions(left: NDArray[np.float64], right: NDArray[np.float64], above
         found = above[begin : begin + len(pairs)]
         begin += len(pairs)
         if np.count_nonzero(found):
-            doubts.append((reason, np.flatnonzero(found.any(axis=0))))
+            doubts.append((reason, np.flatnonzero(np.logical_or.reduce(found))))
     return doubts

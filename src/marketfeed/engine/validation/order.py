@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Final
+from typing import Final, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,8 +16,10 @@ __all__ = ["OrderCheck"]
 
 Ints = NDArray[np.int64]
 Bools = NDArray[np.bool_]
+Whole = TypeVar("Whole", int, NDArray[np.int64])
 
 _VOLUME, _PROMISED, _MODE, _FULL = map(np.uint32, (Flag.VOLUME, Flag.EXCHANGE_TIME, MODE_MASK, Mode.FULL))
+_VOLUME_BIT: Final = int(Flag.VOLUME)
 _OFFSET_NS: Final = int(IST.utcoffset(None).total_seconds()) * NS
 _DAY_NS: Final = 86_400 * NS
 _VOLUME_BITS: Final = 45
@@ -32,7 +34,8 @@ class OrderCheck:
     all that follows look late.
     """
 
-    def __init__(self, ahead_s: float) -> None:
+    def __init__(self, ahead_s: float, few: int) -> None:
+        self._few = few
         self._ahead_ns = round(ahead_s * NS)
         self._state: Ints = np.zeros((4, 0), np.int64)
         """Newest time, volume, the time of the row that set the volume, digest; shape ``(4, instruments)``."""
@@ -78,10 +81,12 @@ class OrderCheck:
 
     def _steps_back(self, columns: Columns, now: Ints, before: Ints, ahead: Bools, back: Bools) -> list[Doubt]:
         """Do it with all care for the instruments of the rows where something steps ``back``."""
-        suspects = columns.numbers[back.any(axis=0)]
+        suspects = columns.numbers[np.logical_or.reduce(back)]
         self._marks[suspects] = True
         places = np.flatnonzero(self._marks[columns.numbers])
         self._marks[suspects] = False
+        if len(places) <= self._few:
+            return self._few_steps_back(columns, now, before, ahead, places)
         numbers, now, before = columns.numbers[places], now.take(places, axis=1), before.take(places, axis=1)
         counts = ~ahead[places]
         first = np.ones(len(places), bool)
@@ -95,17 +100,42 @@ class OrderCheck:
             doubts.append((Flag.VOLUME_BACK, places[self._volumes_back(numbers, now, before, there, counts, first)]))
         return [(reason, found) for reason, found in doubts if len(found)]
 
+    def _few_steps_back(self, columns: Columns, now: Ints, before: Ints, ahead: Bools, places: Places) -> list[Doubt]:
+        """The same row by row, which is three times faster for one or two of them."""
+        found: dict[Flag, list[int]] = {Flag.TIME_BACK: [], Flag.VOLUME_BACK: []}
+        past, row = before.take(places, axis=1).T.tolist(), now.take(places, axis=1).T.tolist()
+        flags, future = columns.at("flags", places).tolist(), ahead[places].tolist()
+        state, last = self._state, -1
+        for index, (place, number) in enumerate(zip(places.tolist(), columns.numbers[places].tolist(), strict=True)):
+            if number != last:
+                last, newest, highest = number, past[index][0], (_day(past[index][2]), past[index][1])
+            time, volume, day = row[index][0], row[index][1], _day(row[index][2])
+            if 0 < time < newest:
+                found[Flag.TIME_BACK].append(place)
+            elif not future[index]:
+                newest = max(newest, time)
+            if flags[index] & _VOLUME_BIT:
+                if volume < 0 or (day == highest[0] and volume < highest[1]):
+                    found[Flag.VOLUME_BACK].append(place)
+                elif not future[index]:
+                    highest = max(highest, (day, volume))
+            state[0, number], state[1, number], state[2, number] = newest, highest[1], highest[0] * _DAY_NS - _OFFSET_NS
+        return [(reason, np.array(back)) for reason, back in found.items() if back]
+
     def _volumes_back(
         self, numbers: Places, now: Ints, before: Ints, there: Bools, counts: Bools, first: Bools
     ) -> Bools:
         """``there``: the row has a volume; ``counts``: its time is to be trusted."""
-        day = _day(now[2])
-        keys = _key(day, now[1])
-        highest, after = _running_max(np.where(there & counts, keys, 0), _key(_day(before[2]), before[1]), first)
+        day, volume = _day(now[2]), now[1]
+        counts &= there
+        counts &= volume.view(np.uint64) <= _VOLUME_MASK  # a negative one is a huge one here
+        keys = np.where(counts, (day << _VOLUME_BITS) + volume, 0)
+        highest, after = _running_max(keys, (_day(before[2]) << _VOLUME_BITS) + (before[1] & _VOLUME_MASK), first)
         self._state[1][numbers] = after & _VOLUME_MASK
         self._state[2][numbers] = (after >> _VOLUME_BITS) * _DAY_NS - _OFFSET_NS
-        lower = (keys < highest) & (highest >> _VOLUME_BITS == day)
-        return there & (lower | (now[1] < 0))
+        lower = (volume < (highest & _VOLUME_MASK)) & (highest >> _VOLUME_BITS == day)
+        found: Bools = np.logical_and(there, lower | (volume < 0))
+        return found
 
 
 def _untimed(columns: Columns, timed: Bools) -> list[Doubt]:
@@ -116,14 +146,9 @@ def _untimed(columns: Columns, timed: Bools) -> list[Doubt]:
     return [(Flag.TIME_ZERO, places)] if len(places) else []
 
 
-def _day(time_ns: Ints) -> Ints:
+def _day(time_ns: Whole) -> Whole:
     """Days since 1970 in India."""
     return (time_ns + _OFFSET_NS) // _DAY_NS
-
-
-def _key(day: Ints, volume: Ints) -> Ints:
-    key: Ints = (day << _VOLUME_BITS) + volume.clip(0, _VOLUME_MASK)
-    return key
 
 
 def _running_max(values: Ints, start: Ints, first: Bools) -> tuple[Ints, Ints]:
@@ -132,6 +157,8 @@ def _running_max(values: Ints, start: Ints, first: Bools) -> tuple[Ints, Ints]:
     ``start`` counts before the ``first`` row of an instrument. Doubling steps instead of a loop over
     rows: ten of them cover an instrument that occurs a thousand times.
     """
+    if np.count_nonzero(first) == len(first):
+        return start, np.maximum(values, start)
     after = np.where(first, np.maximum(values, start), values)
     group = first.cumsum()
     step = 1

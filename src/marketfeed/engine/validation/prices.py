@@ -42,7 +42,8 @@ _GROUPS: Final = np.uint32(
 class PriceCheck:
     """Keeps eight prices and a band per instrument."""
 
-    def __init__(self, spike_percent: float, instruments: Sequence[Instrument]) -> None:
+    def __init__(self, spike_percent: float, instruments: Sequence[Instrument], few: int) -> None:
+        self._few = few
         self._share = spike_percent / 100
         self._instruments = instruments
         self._bands: Floats = np.zeros((2, 0))
@@ -125,11 +126,35 @@ class PriceCheck:
         marked[usable] = True
         places = np.flatnonzero(marked)
         numbers, slots, prices = numbers[places], slots[places], prices[places]
+        if len(places) <= self._few:
+            return self._judge_few(places, numbers, slots, prices)
         spikes = self._far(self._before(numbers, slots, prices), prices)
         self._recent[slots] = prices
         self._draw_bands(numbers)
         found = places[spikes]
         return [(Flag.PRICE_SPIKE, found)] if len(found) else []
+
+    def _judge_few(self, places: Places, numbers: Places, slots: Places, prices: Floats) -> list[Doubt]:
+        """The same row by row, which is three times faster for one or two of them."""
+        found, strayed = [], set()
+        for place, number, slot, price in zip(
+            places.tolist(), numbers.tolist(), slots.tolist(), prices.tolist(), strict=True
+        ):
+            seen = self._recent[number * _SLOTS : (number + 1) * _SLOTS]
+            ranked = sorted(value for value in seen.tolist() if value)
+            count = len(ranked)
+            if count >= _ENOUGH:
+                middle, spread = ranked[(count - 1) // 2], ranked[count - 2] - ranked[1]
+                if abs(price - middle) > max(self._share * abs(middle), _RUPEES, _SPREADS * spread):
+                    found.append(place)
+            self._recent[slot] = price
+            low, high = self._bands[:, number].tolist()
+            now = [value for value in seen.tolist() if value]
+            if 2 * sum(low <= value <= high for value in now) <= len(now):
+                strayed.add(number)
+        if strayed:
+            self._draw_bands(np.array(sorted(strayed)))
+        return [(Flag.PRICE_SPIKE, np.array(found))] if found else []
 
     def _before(self, numbers: Places, slots: Places, prices: Floats) -> Floats:
         """The recent prices as each row found them, shape ``(n, 8)``; earlier rows of the batch included."""
@@ -146,7 +171,7 @@ class PriceCheck:
 
     def _far(self, recent: Floats, prices: Floats) -> NDArray[np.bool_]:
         far = np.zeros(len(prices), bool)
-        count = np.count_nonzero(recent, axis=1)
+        count = np.add.reduce(recent != 0, axis=1)
         places = np.flatnonzero(count >= _ENOUGH)
         if len(places):
             count = count[places]
@@ -160,7 +185,7 @@ class PriceCheck:
     def _draw_bands(self, numbers: Places) -> None:
         """Keep a band that still holds most of the recent prices; else draw one around their median."""
         recent = self._recent.reshape(-1, _SLOTS)[numbers]
-        count = np.count_nonzero(recent, axis=1)
+        count = np.add.reduce(recent != 0, axis=1)
         keep = _holds(self._bands[:, numbers], recent, count)
         if np.count_nonzero(keep) == len(numbers):
             return
@@ -182,5 +207,5 @@ def _ranked(recent: Floats) -> Floats:
 def _holds(bands: Floats, recent: Floats, count: NDArray[np.intp]) -> NDArray[np.bool_]:
     """Where more than half of the recent prices lie within the band."""
     within = (recent >= bands[0][:, None]) & (recent <= bands[1][:, None]) & (recent != 0)
-    found: NDArray[np.bool_] = 2 * np.count_nonzero(within, axis=1) > count
+    found: NDArray[np.bool_] = 2 * np.add.reduce(within, axis=1) > count
     return found

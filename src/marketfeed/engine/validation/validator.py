@@ -42,17 +42,21 @@ class Validator:
     What an instrument said before is remembered across connections; it begins anew with the process.
     Every row becomes part of that past, whatever its action, so flags do not depend on the settings
     of actions, nor on how a stream was cut into batches. ``instruments`` is the journal's catalogue.
+    Up to ``few`` rows of instruments that something is wrong with are looked at one by one, more of them
+    in columns; the result is the same.
     """
 
-    def __init__(self, config: ValidationConfig | None = None, instruments: Sequence[Instrument] = ()) -> None:
+    def __init__(
+        self, config: ValidationConfig | None = None, instruments: Sequence[Instrument] = (), *, few: int = 24
+    ) -> None:
         config = config or ValidationConfig()
         self.actions: Mapping[Flag, str] = {flag: getattr(config, _word(flag)) for flag in REASONS}
         """What happens to a row for each reason."""
         self.counts: dict[Flag, int] = dict.fromkeys(REASONS, 0)
         """Rows by reason; a row with two reasons counts in both."""
         self._size = 0
-        self._order = OrderCheck(config.ahead_s)
-        self._prices = PriceCheck(config.spike_percent, instruments)
+        self._order = OrderCheck(config.ahead_s, few)
+        self._prices = PriceCheck(config.spike_percent, instruments, few)
 
     def check(self, rows: Rows) -> Checked:
         """Set the reason bits of these rows, in place if they are writeable, and part them by action."""
