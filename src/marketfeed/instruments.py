@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-import fnmatch
 from collections.abc import Iterable, Iterator, Mapping
 from datetime import date
+from functools import cached_property
 
 import attrs
 import numpy as np
 from numpy.typing import NDArray
 
 from marketfeed.enums import Exchange, Kind
+from marketfeed.lookup import SearchIndex
 
 __all__ = ["Instrument", "InstrumentTable", "TokenMap"]
 
@@ -38,6 +39,8 @@ class Instrument:
     tick_size: float = 0.05
     """Smallest price step in rupees; 0 where the master does not say."""
     segment: str = ""
+    trading_symbol: str = ""
+    """The vendor's own spelling of the symbol, where it is another one."""
 
     @property
     def key(self) -> str:
@@ -89,15 +92,37 @@ class InstrumentTable:
         ``NFO:NIFTY*FUT`` is matched against the key, ``NIFTY*`` against the symbol; upper and
         lower case are the same. ``exchange`` and ``kind`` narrow further.
         """
-        pattern = pattern.upper()
-        whole = ":" in pattern
-        return [
-            one
-            for one in self._all
-            if (exchange is None or one.exchange == exchange)
-            and (kind is None or one.kind == kind)
-            and fnmatch.fnmatchcase((one.key if whole else one.symbol).upper(), pattern)
-        ]
+        index = self._index
+        places = (index.keys if ":" in pattern else index.symbols).glob(pattern)
+        return [self._all[place] for place in index.narrow(places, exchange, kind).tolist()]
+
+    def find(
+        self,
+        text: str,
+        *,
+        exchange: str | None = None,
+        kind: str | None = None,
+        expiry: date | None = None,
+        strike: float | None = None,
+    ) -> list[Instrument]:
+        """Instruments whose symbol or name holds a text, or a glob; the best first.
+
+        Best are those that are called exactly so (for ``NIFTY`` also the contracts on NIFTY), then symbols
+        that begin so, then the rest; among equals in table order. The other arguments narrow.
+        """
+        index = self._index
+        if any(letter in text for letter in "*?["):
+            places = (index.keys if ":" in text else index.symbols).glob(text)
+        elif ":" in text:
+            places = index.keys.beginning(text.upper())
+        else:
+            places = index.ranked(text) if text.strip() else np.arange(len(self._all))
+        narrowed = index.narrow(places, exchange, kind, expiry and expiry.toordinal(), strike)
+        return [self._all[place] for place in narrowed.tolist()]
+
+    @cached_property
+    def _index(self) -> SearchIndex:
+        return SearchIndex(self._all)
 
     def select(self, names: Iterable[str]) -> tuple[list[Instrument], list[str]]:
         """Resolve names and globs: the instruments without repeats, and a sentence per name that fails."""
