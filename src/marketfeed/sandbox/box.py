@@ -42,9 +42,10 @@ class Sandbox:
             settings = box.settings()      # rest_url, stream_url, api_key, access_token, ...
 
     ``options`` are the fields of :class:`~marketfeed.sandbox.world.Options` and of
-    :class:`~marketfeed.brokers.Credentials`, and the vendor's own (``dialect="a"``); ``access_token=None`` demands a login. ``log`` keeps what
-    was sent in memory, ``log_file`` writes it as JSON lines; ``log_kinds`` are some of ``requests``,
-    ``ticks``, ``events``. ``broker`` replaces the installed plugin of that name. Methods may be called from any thread.
+    :class:`~marketfeed.brokers.Credentials`, and the vendor's own (``dialect="a"``);
+    ``access_token=None`` demands a login. ``log`` keeps what was sent in memory, ``log_file`` writes it as
+    JSON lines; ``log_kinds`` are some of ``requests``, ``ticks``, ``events``. ``broker`` replaces the
+    installed plugin of that name. Methods may be called from any thread.
     Raises ``PluginNotFound``, ``ValueError`` for a wrong option, ``OSError`` when the port is taken.
     """
 
