@@ -117,7 +117,8 @@ class InstrumentTable:
             places = index.keys.beginning(text.upper())
         else:
             places = index.ranked(text) if text.strip() else np.arange(len(self._all))
-        narrowed = index.narrow(places, exchange, kind, expiry and expiry.toordinal(), strike)
+        day = expiry.toordinal() if expiry is not None else None
+        narrowed = index.narrow(places, exchange, kind, day, strike)
         return [self._all[place] for place in narrowed.tolist()]
 
     @cached_property

@@ -210,7 +210,9 @@ class TestInstruments:
 
     def test_rows_are_read_under_the_names_that_users_write(self) -> None:
         share, index = read_master(self.CASH)
-        assert (share.key, share.token, share.series, share.name) == ("NSE:INFY", "NSE|1594", "EQ", "INFY-EQ")
+        assert (share.key, share.token, share.series, share.trading_symbol) == (
+            *("NSE:INFY", "NSE|1594", "EQ", "INFY-EQ"),
+        )
         assert (index.key, index.kind) == ("NSE:NIFTY 50", Kind.INDEX)
         (option,) = read_master(self.OPTIONS)
         assert (option.kind, option.strike, option.lot_size) == (Kind.CALL, 25_000, 65)
@@ -221,7 +223,7 @@ class TestInstruments:
         broker.says("/Pi/scripmaster/Nfo_Index_Derivatives.csv", self.OPTIONS)
         broker.says("/Pi/scripmaster/Commodity.csv", "")
         table = fetch_instruments(settings(broker), http)
-        assert [one.key for one in table] == ["NSE:INFY", "NSE:NIFTY 50", "NFO:NIFTY27OCT26C25000"]
+        assert [one.key for one in table] == ["NSE:INFY", "NSE:NIFTY 50", "NFO:NIFTY26OCT25000CE"]
 
     def test_no_master_at_all_is_an_error(self, broker: Broker, http: HttpSession) -> None:
         with pytest.raises(RequestRejected):
@@ -234,7 +236,7 @@ class TestInstruments:
             assert len(read_master(text)) == len(text.splitlines()) - 1
 
 
-INFY = Instrument(exchange="NSE", symbol="INFY", token="NSE|1594", exchange_token="1594", name="INFY-EQ")
+INFY = Instrument(exchange="NSE", symbol="INFY", token="NSE|1594", exchange_token="1594", trading_symbol="INFY-EQ")
 
 
 def bar(time: str, price: float = 1.0, **changes: str) -> dict[str, str]:

@@ -46,7 +46,7 @@ def fetch_candles(settings: FlattradeSettings, session: Session, http: Http, req
     start_s, end_s = request.start_ns // NS, (request.end_ns - 1) // NS
     if request.interval is Interval.D1:
         # A day is labelled with UTC midnight of its date, five and a half hours after India's.
-        symbol = f"{instrument.exchange}:{instrument.name or instrument.symbol}"
+        symbol = f"{instrument.exchange}:{instrument.trading_symbol or instrument.symbol}"
         window = {"sym": symbol, "from": str(start_s), "to": str(end_s + _IST_S)}
         rows = read_days(call(http, settings, session, "EODChartData", window))
     else:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import logging
 import re
-from collections.abc import Mapping
 from datetime import date
 from typing import Final
 from urllib.parse import urlsplit
@@ -14,14 +13,20 @@ from marketfeed.contract import Http, is_loopback
 from marketfeed.enums import Exchange, Kind
 from marketfeed.errors import RequestRejected, VendorError
 from marketfeed.instruments import Instrument, InstrumentTable
+from marketfeed.symbols import index_named, respell_contracts, share_symbol
 from marketfeed_flattrade.settings import FlattradeSettings
 
 __all__ = ["fetch_instruments", "master_url", "read_master"]
 
 _log = logging.getLogger(__name__)
+_NEEDED: Final = frozenset(("exchange", "token", "lotsize", "symbol", "tradingsymbol", "instrument"))
 _COLUMNS: Final = (
-    *("Exchange", "Token", "Lotsize", "Symbol", "Tradingsymbol", "Instrument", "Expiry", "Strike", "Optiontype"),
+    *("exchange", "token", "lotsize", "symbol", "tradingsymbol", "instrument"),
+    *("expiry", "strike", "optiontype", "ticksize"),
 )
+_ALSO: Final = {"strikeprice": "strike"}
+_EXCHANGES: Final = {str(one): str(one) for one in Exchange}
+_OPTIONS: Final = (Kind.CALL, Kind.PUT)
 _DAY: Final = re.compile(r"(\d{1,2})-([A-Za-z]{3})-(\d{4})", re.ASCII)
 _MONTHS: Final = ("JAN", "FEB", "MAR", "APR", "MAY", "JUN", "JUL", "AUG", "SEP", "OCT", "NOV", "DEC")
 
@@ -54,42 +59,55 @@ def fetch_instruments(settings: FlattradeSettings, http: Http) -> InstrumentTabl
 
 
 def read_master(text: str, name: str = "") -> list[Instrument]:
-    """The instruments of one CSV. Rows that cannot be read are counted in a warning."""
-    reader = csv.DictReader(text.splitlines())
-    if tuple(reader.fieldnames or ())[: len(_COLUMNS)] != _COLUMNS:
+    """The instruments of one CSV, of FlatTrade or of another Noren broker (more columns, a tick size among
+    them). Rows that cannot be read are counted in a warning. Symbols are those of every vendor."""
+    rows = csv.reader(text.splitlines())
+    header = [_ALSO.get(name.strip().lower(), name.strip().lower()) for name in next(rows, [])]
+    if not _NEEDED.issubset(header):
         raise RequestRejected(f"FlatTrade's scrip master {name} does not begin with its column names")
+    places = [header.index(column) if column in header else -1 for column in _COLUMNS]
     found, bad = [], 0
-    for row in reader:
+    for row in rows:
+        row.append("")  # what a missing column holds, at place -1
         try:
-            found.append(_instrument(row))
-        except (ValueError, TypeError, AttributeError):
+            found.append(_instrument([row[place] for place in places]))
+        except (ValueError, TypeError, IndexError):
             bad += 1
     if bad:
         _log.warning("%d rows of FlatTrade's scrip master %s could not be read", bad, name)
-    return found
+    return respell_contracts(found)
 
 
-def _instrument(row: Mapping[str, str]) -> Instrument:
-    exchange, trading_symbol, segment = row["Exchange"], row["Tradingsymbol"], row["Instrument"]
-    token = str(int(row["Token"]))
-    cash = exchange in (Exchange.NSE, Exchange.BSE)
+def _instrument(row: list[str]) -> Instrument:
+    exchange, number, lot, name, trading_symbol, segment, expiry, strike, side, tick = row
+    token = str(int(number))
+    cash = exchange in ("NSE", "BSE")
     index = segment.upper() in ("INDEX", "UNDIND")
+    kind = _kind(segment, side, index=index)
+    series = segment if cash and not index else ""
     return Instrument(
-        exchange=str(Exchange(exchange)),
-        # Users write NSE:INFY and NSE:NIFTY 50 for every vendor.
-        symbol=trading_symbol.upper() if index else trading_symbol.removesuffix("-EQ") if cash else trading_symbol,
+        exchange=_EXCHANGES[exchange],
+        symbol=_symbol(exchange, name, trading_symbol, series, index=index),
         token=f"{exchange}|{token}",
         vendor="flattrade",
         exchange_token=token,
-        name=trading_symbol,
-        kind=_kind(segment, row["Optiontype"], index=index),
-        series=segment if cash and not index else "",
-        expiry=_day(row["Expiry"]) if row["Expiry"] else None,
-        strike=float(row["Strike"] or 0),
-        lot_size=int(row["Lotsize"] or 1),
-        tick_size=0.0,  # the masters have no such column
+        name=name or trading_symbol,
+        kind=kind,
+        series=series,
+        expiry=_day(expiry) if expiry else None,
+        strike=float(strike or 0) if kind in _OPTIONS else 0.0,  # futures carry -1e-07 in some masters
+        lot_size=int(lot or 1),
+        tick_size=float(tick or 0),  # FlatTrade's own masters have no such column
         segment=segment,
+        trading_symbol=trading_symbol,
     )
+
+
+def _symbol(exchange: str, name: str, trading_symbol: str, series: str, *, index: bool) -> str:
+    if index:
+        known = index_named(exchange, name, trading_symbol)
+        return known.symbol if known else (trading_symbol or name).upper()
+    return share_symbol(trading_symbol, series if exchange == "NSE" else "") if series else trading_symbol
 
 
 def _kind(segment: str, option: str, *, index: bool) -> str:

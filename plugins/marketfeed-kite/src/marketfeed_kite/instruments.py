@@ -12,6 +12,7 @@ from marketfeed.contract import Http, Session
 from marketfeed.enums import Kind
 from marketfeed.errors import RequestRejected
 from marketfeed.instruments import Instrument, InstrumentTable
+from marketfeed.symbols import series_of
 from marketfeed_kite.rest import get
 from marketfeed_kite.settings import KiteSettings
 
@@ -63,7 +64,7 @@ def _instruments(rows: Iterator[list[str]], bad: list[int]) -> Iterator[Instrume
                 exchange_token=exchange_token,
                 name=name,
                 kind=Kind.INDEX.value if segment == "INDICES" else kind,
-                series=_series(symbol) if segment == "NSE" else "",
+                series=series_of(symbol) if segment == "NSE" else "",
                 expiry=expiries[expiry],
                 strike=float(strike),
                 lot_size=int(lot),
@@ -72,9 +73,3 @@ def _instruments(rows: Iterator[list[str]], bad: list[int]) -> Iterator[Instrume
             )
         except ValueError:
             bad.append(line)
-
-
-def _series(symbol: str) -> str:
-    """``BE`` of ``CENTRALBK-BE``; names such as ``BAJAJ-AUTO`` have no two-letter tail and are ``EQ``."""
-    tail = symbol.rpartition("-")[2] if "-" in symbol else ""
-    return tail if len(tail) == 2 else "EQ"

@@ -15,6 +15,7 @@ from marketfeed.contract import Http, Session
 from marketfeed.enums import Kind
 from marketfeed.errors import RequestRejected, SessionExpired
 from marketfeed.instruments import Instrument, InstrumentTable
+from marketfeed.symbols import series_of, share_symbol, underlying_of
 from marketfeed_mstock.rest import answer, request
 from marketfeed_mstock.settings import MstockSettings
 
@@ -83,15 +84,17 @@ def _type_a_row(row: Mapping[str, str]) -> Instrument | None:
     kind = row["instrument_type"]
     exchange = row["exchange"]
     cash = exchange in ("NSE", "BSE")
+    symbol = row["tradingsymbol"]
+    expiry = date.fromisoformat(row["expiry"]) if row["expiry"] else None
     return _instrument(
         exchange=exchange,
-        symbol=row["tradingsymbol"] if not cash or kind == "EQ" else f"{row['tradingsymbol']}-{kind}",
+        symbol=share_symbol(symbol, kind if exchange == "NSE" else "") if cash else symbol,
         # The exchange_token of BFO rows is the code of the underlying; the other exchanges repeat this one.
         token=row["instrument_token"],
-        name=row["name"],
+        name=row["name"] or underlying_of(symbol, expiry),
         kind=Kind.EQUITY if cash else Kind.FUTURE if kind == "XX" else Kind(kind),
         series=kind if cash else "",
-        expiry=date.fromisoformat(row["expiry"]) if row["expiry"] else None,
+        expiry=expiry,
         strike=row["strike"],
         lot_size=row["lot_size"],
         tick_size=row["tick_size"],
@@ -106,12 +109,11 @@ def _type_b_row(row: Mapping[str, str]) -> Instrument | None:
     # `symbol` is the underlying and `name` the trading symbol: the reverse of what the words say.
     symbol, name = row["name"], row["symbol"]
     cash = exchange in ("NSE", "BSE")
-    tail = symbol.rpartition("-")[2] if cash and "-" in symbol else ""
-    series = tail if len(tail) == 2 else "EQ" if cash else ""
+    series = series_of(symbol) if cash else ""
     kind = Kind.FUTURE if segment.startswith("FUT") else Kind(symbol[-2:]) if segment.startswith("OPT") else Kind.EQUITY
     return _instrument(
         exchange=exchange,
-        symbol=symbol.removesuffix("-EQ") if cash else symbol,
+        symbol=share_symbol(symbol, "") if cash else symbol,
         token=row["token"],
         name=name,
         kind=kind,
