@@ -121,6 +121,24 @@ class InstrumentTable:
         narrowed = index.narrow(places, exchange, kind, day, strike)
         return [self._all[place] for place in narrowed.tolist()]
 
+    def contracts(self, name: str, exchange: str | None = None) -> list[Instrument]:
+        """Futures and options on an underlying, such as ``NIFTY``, in table order."""
+        index = self._index
+        places = index.narrow(index.names.equal(name.upper()), exchange)
+        return [one for place in places.tolist() if (one := self._all[place]).expiry is not None]
+
+    def by_exchange_token(self, exchange: str, token: str) -> Instrument | None:
+        """The instrument with the exchange's own number, or None. Indices have no such number in common."""
+        return self._by_exchange_token.get((exchange, token))
+
+    @cached_property
+    def _by_exchange_token(self) -> dict[tuple[str, str], Instrument]:
+        found: dict[tuple[str, str], Instrument] = {}
+        for one in self._all:
+            if one.exchange_token and one.kind != Kind.INDEX:
+                found.setdefault((one.exchange, one.exchange_token), one)
+        return found
+
     @cached_property
     def _index(self) -> SearchIndex:
         return SearchIndex(self._all)
