@@ -8,7 +8,17 @@ from pathlib import Path
 
 import pytest
 
-from marketfeed.config import CaptureConfig, DeadLettersConfig, FeedConfig, JournalConfig, LoggingConfig, MetricsConfig, SinkConfig, build
+from marketfeed.config import (
+    CaptureConfig,
+    DeadLettersConfig,
+    FeedConfig,
+    JournalConfig,
+    LoggingConfig,
+    MetricsConfig,
+    SinkConfig,
+    ValidationConfig,
+    build,
+)
 from marketfeed.config.options import options_of, parse_bytes
 from marketfeed.contract import VendorSettings
 from marketfeed.plugins import Plugins
@@ -21,6 +31,7 @@ SECTIONS = {
     "[journal]": (JournalConfig, set[str]()),
     "[capture]": (CaptureConfig, set[str]()),
     "[dead_letters]": (DeadLettersConfig, set[str]()),
+    "[validation]": (ValidationConfig, set[str]()),
     "[metrics]": (MetricsConfig, set[str]()),
     "[log]": (LoggingConfig, set[str]()),
 }
