@@ -10,12 +10,12 @@ SOURCE = Path(__file__).resolve().parents[1] / "src" / "marketfeed"
 
 LAYERS: list[tuple[str, ...]] = [
     ("errors", "enums", "clock", "redaction", "totp"),
-    ("dtypes", "instruments", "batches", "_frames", "calendars", "data"),
+    ("dtypes", "instruments", "batches", "_frames", "calendars", "data", "lookup", "symbols"),
     ("contract", "brokers", "hookspecs"),
     ("plugins", "config", "http", "tokens", "masters"),
-    ("journal", "framelog", "deadletters", "gaps"),
+    ("journal", "framelog", "deadletters", "gaps", "runs"),
     ("engine",),
-    ("feed", "history", "capture", "monitoring"),
+    ("feed", "history", "capture", "monitoring", "sinkprocess", "overview"),
     ("sinks", "sandbox", "cli", "testing", "__main__"),
 ]
 RANK = {name: rank for rank, names in enumerate(LAYERS) for name in names}

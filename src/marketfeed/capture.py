@@ -288,7 +288,7 @@ def built_for(
     values = {
         "feeds": {header.feed: {"vendor": header.vendor, "instruments": ["NSE:*"], "sinks": list(sinks)}},
         "vendors": {header.vendor: {**told, **(settings or {})}},
-        "sinks": {name: table for name, table in tables.get("sinks", {}).items() if name in sinks},
+        "sinks": {name: _here(table) for name, table in tables.get("sinks", {}).items() if name in sinks},
         "validation": tables.get("validation") or _known(header.validation, configuration.ValidationConfig),
         "journal": {"kind": "memory"},
     }
@@ -299,6 +299,11 @@ def _known(told: Mapping[str, Any], cls: type) -> dict[str, Any]:
     """What was told of settings that still exist."""
     known = options_of(cls)
     return {name: value for name, value in told.items() if name in known}
+
+
+def _here(table: Any) -> Any:
+    """A sink's table without ``process``: a replay delivers by itself."""
+    return {key: value for key, value in table.items() if key != "process"} if isinstance(table, Mapping) else table
 
 
 def _identity(files: Sequence[CaptureFile], *settings: Mapping[str, Any]) -> str:

@@ -271,6 +271,11 @@ class Feed:
         return self._parts.vendor.name
 
     @property
+    def logins(self) -> int:
+        """Sessions obtained so far."""
+        return self.account.logins
+
+    @property
     def latest(self) -> Mapping[str, Tick]:
         """The newest tick of each instrument that has ticked: ``feed.latest["NSE:INFY"]``."""
         return self.pipeline.latest

@@ -37,6 +37,7 @@ __all__ = [
     "open_for_appending",
     "read_book",
     "repair",
+    "sink_gaps_file",
 ]
 
 NAME: Final = "gaps.jsonl"
@@ -287,10 +288,16 @@ def gaps_file(folder: Path | str, feed: str) -> Path:
     return Path(folder) / safe_name(feed, "feed") / NAME
 
 
+def sink_gaps_file(folder: Path | str, feed: str, sink: str) -> Path:
+    """The ledger of a sink of ``feed`` that has a process of its own: each ledger has one writer."""
+    return Path(folder) / safe_name(feed, "feed") / f"gaps-{safe_name(sink, 'sink')}.jsonl"
+
+
 def find_ledgers(folder: Path | str) -> list[Path]:
     """The ledgers at or below ``folder``: a feed's folder, or that of the journals."""
     folder = Path(folder)
-    places = (folder / NAME, *sorted(folder.glob(f"*/{NAME}")))
+    names = (NAME, "gaps-*.jsonl")
+    places = [found for start in ("", "*/") for name in names for found in sorted(folder.glob(start + name))]
     return [one for one in places if one.is_file()]
 
 

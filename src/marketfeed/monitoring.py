@@ -12,21 +12,20 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from itertools import accumulate
-from typing import Any
+from typing import Any, Protocol
 
 from prometheus_client import CollectorRegistry
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
 from prometheus_client.registry import Collector
 
-from marketfeed.engine.metrics import Histogram
+from marketfeed.engine.metrics import ApiCalls, Histogram
 from marketfeed.engine.pipeline import Pipeline
 from marketfeed.engine.supervisor import State
 from marketfeed.errors import MarketFeedError
-from marketfeed.feed import Feed
 from marketfeed.gaps import Cause
 
-__all__ = ["FeedCollector", "Monitor", "registry_of"]
+__all__ = ["FeedCollector", "Monitor", "Monitored", "registry_of"]
 
 _log = logging.getLogger("marketfeed.monitoring")
 _FEED = ("feed",)
@@ -34,10 +33,28 @@ _LINE = ("feed", "connection")
 _SINK = ("feed", "sink")
 
 
+class Monitored(Protocol):
+    """What has numbers to show: a feed, or the process of one sink of it."""
+
+    name: str
+    jobs: dict[str, int]
+    api_calls: ApiCalls
+
+    @property
+    def vendor(self) -> str: ...
+    @property
+    def started(self) -> bool: ...
+    @property
+    def pipeline(self) -> Pipeline: ...
+    @property
+    def logins(self) -> int: ...
+    def status(self) -> dict[str, Any]: ...
+
+
 class FeedCollector(Collector):
     """Gives the numbers of some feeds to a Prometheus registry."""
 
-    def __init__(self, feeds: Sequence[Feed]) -> None:
+    def __init__(self, feeds: Sequence[Monitored]) -> None:
         self._feeds = feeds
 
     def collect(self) -> Iterator[Metric]:
@@ -51,7 +68,7 @@ class FeedCollector(Collector):
         yield from self._api()
         yield from self._latencies()
 
-    def _running(self) -> Iterator[tuple[Feed, Pipeline]]:
+    def _running(self) -> Iterator[tuple[Monitored, Pipeline]]:
         for feed in self._feeds:
             if feed.started:
                 yield feed, feed.pipeline
@@ -98,7 +115,7 @@ class FeedCollector(Collector):
         )
         logins = CounterMetricFamily("marketfeed_logins", "Sessions obtained", labels=_FEED)
         for feed, pipeline in self._running():
-            logins.add_metric((feed.name,), feed.account.logins)
+            logins.add_metric((feed.name,), feed.logins)
             for wire in pipeline.wires:
                 labels = (feed.name, str(wire.number))
                 up.add_metric(labels, wire.supervisor.state is State.LIVE)
@@ -113,13 +130,16 @@ class FeedCollector(Collector):
     def _journal(self) -> Iterator[Metric]:
         committed = CounterMetricFamily("marketfeed_journal_rows", "Rows ever committed", labels=_FEED)
         oldest = GaugeMetricFamily("marketfeed_journal_oldest_row", "First row still kept", labels=_FEED)
+        stuck = GaugeMetricFamily("marketfeed_journal_stuck", "1 while the journal cannot be written", labels=_FEED)
         job = GaugeMetricFamily("batch_job_status", "1 succeeded, 0 not run, -1 failed", labels=("feed", "job"))
         for feed, pipeline in self._running():
             committed.add_metric((feed.name,), pipeline.journal.committed)
             oldest.add_metric((feed.name,), pipeline.journal.oldest)
+            if pipeline.parse is not None:
+                stuck.add_metric((feed.name,), bool(pipeline.parse.stuck))
             for name, value in feed.jobs.items():
                 job.add_metric((feed.name, name), value)
-        yield from (committed, oldest, job)
+        yield from (committed, oldest, stuck, job)
 
     def _gaps(self) -> Iterator[Metric]:
         cause = ("feed", "cause")
@@ -169,7 +189,7 @@ class FeedCollector(Collector):
                 delivered.add_metric(labels, sink.delivered)
                 skipped.add_metric(labels, sink.skipped)
                 letters.add_metric(labels, sink.dead_lettered)
-                retried.add_metric(labels, retries[sink.name])
+                retried.add_metric(labels, retries.get(sink.name, 0))
         yield from (lag, delivered, skipped, letters, retried)
 
     def _api(self) -> Iterator[Metric]:
@@ -217,7 +237,7 @@ def _add(family: HistogramMetricFamily, labels: Sequence[str], histogram: Histog
     family.add_metric(labels, list(zip(bounds, counts, strict=True)), histogram.total)
 
 
-def registry_of(feeds: Sequence[Feed]) -> CollectorRegistry:
+def registry_of(feeds: Sequence[Monitored]) -> CollectorRegistry:
     """A registry that holds these feeds and nothing else."""
     registry = CollectorRegistry(auto_describe=False)
     registry.register(FeedCollector(feeds))
@@ -231,7 +251,7 @@ class Monitor:
     every feed's data flow as they should and 503 otherwise.
     """
 
-    def __init__(self, feeds: Sequence[Feed], host: str = "127.0.0.1", port: int = 3001) -> None:
+    def __init__(self, feeds: Sequence[Monitored], host: str = "127.0.0.1", port: int = 3001) -> None:
         self._feeds = feeds
         self._registry = registry_of(feeds)
         try:

@@ -56,7 +56,7 @@ def _document(config: Config) -> dict[str, Any]:
 
 def _print_summary(config: Config) -> None:
     feeds = config.feeds.values()
-    rows = [(one.name, one.vendor, one.mode.word, len(one.instruments), ", ".join(one.sinks) or "-") for one in feeds]
+    rows = [(one.name, one.vendor, one.mode.word, len(one.instruments), _sinks(config, one.name)) for one in feeds]
     print_table(("feed", "vendor", "mode", "instruments", "sinks"), rows)
     click.echo()
     vendors = config.vendors.values()
@@ -72,6 +72,12 @@ def _print_summary(config: Config) -> None:
     where = f"{journal.folder} (keeps {journal.keep_bytes / 1e9:g} GB)" if journal.kind == "disk" else "in memory"
     click.echo(f"journal  {where}")
     click.echo(f"metrics  {f'http://{config.metrics.host}:{port}/metrics' if port is not None else 'off'}")
+
+
+def _sinks(config: Config, feed: str) -> str:
+    """Those in processes of their own are told apart: the feed alone does not deliver to them."""
+    named = [f"{one.name} (own process)" if one.process == "own" else one.name for one in config.sinks_of(feed)]
+    return ", ".join(named) or "-"
 
 
 def _home(cls: type) -> str:

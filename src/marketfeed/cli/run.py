@@ -84,6 +84,7 @@ def _run(
     from marketfeed.feed import Feed
     from marketfeed.tokens import MemoryTokenStore
 
+    _tell_elsewhere(config)
     tokens = MemoryTokenStore() if clock is not None else None  # sandbox tokens are worth nothing later
     feeds = [Feed.from_config(config, name, plugins=plugins, clock=clock, tokens=tokens) for name in config.feeds]
     if drain:
@@ -105,6 +106,14 @@ def _run(
             started.set()
             _stop(feeds)
         return next((feed.error for feed in feeds if feed.error is not None), None) or _failed_sinks(feeds)
+
+
+def _tell_elsewhere(config: Any) -> None:
+    for feed in config.feeds:
+        for sink in config.sinks_of(feed):
+            if sink.process == "own":
+                how = f"marketfeed sink {sink.name} --feed {feed} --config {config.source}"
+                click.echo(f"sink {sink.name} of feed {feed} is not run here, it needs: {how}", err=True)
 
 
 def _stop(feeds: list[Any]) -> None:
@@ -140,7 +149,7 @@ def _drain(feeds: list[Any]) -> Exception | None:
     for feed in feeds:
         summary = feed.drain()
         _say(summary)
-        left += [f"{sink.name} ({sink.left:,} rows)" for sink in summary.sinks if sink.left]
+        left += [f"{sink.name} ({sink.left:,} rows)" for sink in summary.sinks if sink.left and not sink.elsewhere]
     return MarketFeedError(f"not everything could be delivered; left over: {', '.join(left)}") if left else None
 
 

@@ -32,7 +32,7 @@ __all__ = ["build_config"]
 _SECTIONS = ("feeds", "vendors", "sinks", "journal", "capture", "dead_letters", "validation", "metrics", "log")
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_-]*")
 _COMMON = frozenset({"batch_rows", "batch_timeout_s", "flush_every_s", "start", "on_startup_error"}) | {
-    *("when_behind", "lag_limit_rows", "lag_limit_s"),
+    *("process", "when_behind", "lag_limit_rows", "lag_limit_s"),
 }
 _KINDS = ("ticks",)  # what a live feed delivers
 Section = TypeVar("Section")
@@ -82,6 +82,8 @@ class _Builder:
         )
         good = feeds, _whole(vendors), _whole(sinks)
         self._check_collisions(*good)
+        if journal is not None and journal.kind == "memory":
+            self._check_processes(good[2])
         if metrics is not None:
             self._check_ports(good[2], metrics)
         if journal is None or capture is None or dead_letters is None or metrics is None or log is None:
@@ -266,6 +268,12 @@ class _Builder:
                 if port in taken:
                     self.problem(("sinks", sink.name, field), f"port {port} is taken by {taken[port]}; use another")
                 taken.setdefault(port, f"sinks.{sink.name}.{field}")
+
+    def _check_processes(self, sinks: Mapping[str, SinkConfig]) -> None:
+        """Another process sees a journal on disk only."""
+        for sink in sinks.values():
+            if sink.process == "own":
+                self.problem(("sinks", sink.name, "process"), 'is "own", which needs [journal] kind = "disk"')
 
     def _warnings(
         self, feeds: Mapping[str, FeedConfig], vendors: Mapping[str, Any], sinks: Mapping[str, Any]

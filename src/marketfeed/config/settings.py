@@ -123,6 +123,8 @@ class SinkConfig:
     """Where a sink without a cursor begins: the first row of this run, the oldest kept, or the next one"""
     on_startup_error: Literal["fail", "retry", "disable"] = "fail"
     """What to do when it cannot be opened: end the feed, try again for ever, or go on without it"""
+    process: Literal["feed", "own"] = "feed"
+    """Who delivers: the feed, or a process of its own, `marketfeed sink NAME`"""
     when_behind: Literal["wait", "skip", "latest"] = "wait"
     """Beyond the lag limit: deliver everything late, pass over what waits, or only the newest row per instrument"""
     lag_limit_rows: int | None = attrs.field(default=None, validator=_at_least(1))

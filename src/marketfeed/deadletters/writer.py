@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import attrs
 
@@ -27,7 +29,12 @@ _log = logging.getLogger("marketfeed.deadletters")
 
 
 class LetterWriter:
-    """Appends letters to segments of its own; a segment is never written by a second run."""
+    """Appends letters to segments of its own; a segment is never written by a second run.
+
+    Several processes may write one store, such as a feed and a sink's own process: each locks the segment it
+    writes, so that none removes what another is still writing. Every further one may exceed ``max_bytes`` by a
+    segment, an eighth of it.
+    """
 
     def __init__(self, folder: Path, max_bytes: int, hidden: Callable[[], Iterable[str]]) -> None:
         self._store = LetterFolder(folder)
@@ -36,6 +43,8 @@ class LetterWriter:
         self._most_raw = min(_MOST_RAW, max(self._segment_bytes // 2, 1))
         self._hidden = hidden
         self._fd: int | None = None
+        self._path: Path | None = None
+        self._lock: AbstractContextManager[Any] | None = None
         self._written = 0
         """Bytes in the segment that is open."""
         self._others: int | None = None
@@ -78,8 +87,11 @@ class LetterWriter:
             self._others = self._store.size
         self._make_room(len(record))
         if self._fd is None:
-            self._fd, _ = self._store.make_segment()
+            self._fd, self._path = self._store.make_segment()
             self._written = 0
+            with contextlib.suppress(BlockingIOError), ExitStack() as stack:  # somebody may be looking whose it is
+                stack.enter_context(_held(self._path))
+                self._lock = stack.pop_all()
         try:
             written = os.write(self._fd, record)
             if written < len(record):
@@ -92,13 +104,12 @@ class LetterWriter:
     def _make_room(self, coming: int) -> None:
         if self.size + coming <= self._max_bytes:
             return
-        segments = list(self._store.segments().values())
-        if self._fd is not None:
-            segments = segments[:-1]  # the last one is being written
-        for path in segments:
+        for path in self._store.segments().values():
             if self.size + coming <= self._max_bytes:
                 return
-            self._remove(path)
+            if path != self._path:
+                with contextlib.suppress(BlockingIOError, FileNotFoundError), _held(path):
+                    self._remove(path)
 
     def _remove(self, path: Path) -> None:
         done = Ledger(self._store.path / LEDGER).finished
@@ -115,13 +126,12 @@ class LetterWriter:
             )
 
     def _end_segment(self) -> None:
-        self._others = (self._others or 0) + self._written
-        self._written = 0
         self.close()
 
     def close(self) -> None:
         """Force the segment to the disk and let it go; the next letter begins another one."""
         fd, self._fd = self._fd, None
+        lock, self._lock, self._path = self._lock, None, None
         if fd is not None:
             try:
                 os.fsync(fd)
@@ -129,5 +139,22 @@ class LetterWriter:
                 self.trouble = str(error)
             finally:
                 os.close(fd)
-            self._others = (self._others or 0) + self._written
+                if lock is not None:
+                    lock.__exit__(None, None, None)
             self._written = 0
+            self._others = self._store.size  # another process may write here, too
+
+
+@contextmanager
+def _held(path: Path) -> Iterator[None]:
+    """Hold the segment. ``BlockingIOError`` when another process does, ``FileNotFoundError`` when it is gone."""
+    try:
+        from marketfeed.journal.locks import FileLock
+    except ImportError:  # Windows has no journal on disk, so no second process either
+        yield
+        return
+    lock = FileLock(path)
+    try:
+        yield
+    finally:
+        lock.release()

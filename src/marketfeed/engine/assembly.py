@@ -9,7 +9,7 @@ import attrs
 
 from marketfeed.calendars import MarketCalendar
 from marketfeed.clock import Clock
-from marketfeed.config import Config, FeedConfig, VendorConfig, secrets_of
+from marketfeed.config import Config, FeedConfig, SinkConfig, VendorConfig, secrets_of
 from marketfeed.contract import Event
 from marketfeed.deadletters import DeadLetters, letters_folder
 from marketfeed.engine.account import Account
@@ -26,6 +26,7 @@ from marketfeed.http import HttpSession
 from marketfeed.instruments import TokenMap
 from marketfeed.journal import Journal, ticks_folder
 from marketfeed.plugins import Plugins
+from marketfeed.runs import RunBook, runs_folder
 from marketfeed.tokens import TokenKeeper
 
 __all__ = ["Assembly"]
@@ -63,20 +64,21 @@ class Assembly:
         return Account(plugin, self.vendor.settings, tokens, http, self.clock, self.log, calls=calls.total)
 
     def plans(self) -> list[SinkPlan]:
-        """The sinks that the configuration names."""
-        return [
-            SinkPlan(
-                name=one.name,
-                sink=one.make(self.name, "ticks"),
-                batch_rows=one.batch_rows,
-                batch_timeout_s=one.batch_timeout_s,
-                flush_every_s=one.flush_every_s,
-                start=one.start,
-                on_startup_error=one.on_startup_error,
-                lag=Lag(WhenBehind(one.when_behind), one.lag_limit_rows, one.lag_limit_s),
-            )
-            for one in self.config.sinks_of(self.name)
-        ]
+        """The sinks that the configuration names, but for those with a process of their own."""
+        return [self.plan(one) for one in self.config.sinks_of(self.name) if one.process == "feed"]
+
+    def plan(self, one: SinkConfig) -> SinkPlan:
+        """How to feed one sink."""
+        return SinkPlan(
+            name=one.name,
+            sink=one.make(self.name, "ticks"),
+            batch_rows=one.batch_rows,
+            batch_timeout_s=one.batch_timeout_s,
+            flush_every_s=one.flush_every_s,
+            start=one.start,
+            on_startup_error=one.on_startup_error,
+            lag=Lag(WhenBehind(one.when_behind), one.lag_limit_rows, one.lag_limit_s),
+        )
 
     def calendar(self) -> MarketCalendar:
         """Market hours; a stream elsewhere (a sandbox, a replay) keeps hours of its own."""
@@ -115,6 +117,8 @@ class Assembly:
                 self.feed.stop_timeout_s,
                 validation=self.config.validation,
                 gaps=GapLedger(writer),
+                book=RunBook(runs_folder(plan.folder, self.name), journal.id) if folder else None,
+                elsewhere={one.name: one.start for one in self.config.sinks_of(self.name) if one.process == "own"},
             )
         except BaseException:
             journal.close()

@@ -44,7 +44,8 @@ class Histogram:
         self.buckets = [0] * (len(self.bounds) + 1)
 
     def observe(self, value: float) -> None:
-        """Count one value, in seconds."""
+        """Count one value, in seconds; below zero, as when a clock was set back, is zero."""
+        value = max(0.0, value)
         self.buckets[bisect_left(self.bounds, value)] += 1
         self.total += value
 

@@ -163,7 +163,9 @@ class ParseLoop:
                 self._lose(rows, error)
                 self.fail(error)
                 return
-        self.stuck = ""
+        if self.stuck:
+            self.log.warning("the journal can be written again")
+            self.stuck = ""
         self.counts.appended += len(rows)
         self.latest.update(rows, next_row - len(rows))
         self._observe(rows)

@@ -7,7 +7,7 @@ thread (which empties the inbox), sinks (which empty the journal), events.
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -19,6 +19,7 @@ from marketfeed.config import ValidationConfig
 from marketfeed.contract import Parser, Sink, Subscription
 from marketfeed.engine.account import Account
 from marketfeed.engine.behind import Lag
+from marketfeed.engine.bookkeeping import Bookkeeper
 from marketfeed.engine.deadletters import DeadLetters
 from marketfeed.engine.delivery import Delivery
 from marketfeed.engine.events import Events
@@ -29,16 +30,18 @@ from marketfeed.engine.latest import Latest
 from marketfeed.engine.lines import LineLimits, Lines, spread
 from marketfeed.engine.logs import Log
 from marketfeed.engine.parsing import ParseLoop
-from marketfeed.engine.status import is_ready, status_of, summary_of
-from marketfeed.engine.summary import Summary
+from marketfeed.engine.status import is_ready, sinks_of, status_of, summary_of
+from marketfeed.engine.summary import SinkSummary, Summary
 from marketfeed.engine.upkeep import Upkeep
 from marketfeed.engine.validation import Validator
 from marketfeed.engine.wire import Wire
-from marketfeed.errors import MarketFeedError, Overrun
+from marketfeed.errors import JournalError, MarketFeedError, Overrun
 from marketfeed.framelog import FrameLog
 from marketfeed.instruments import TokenMap
 from marketfeed.journal import Journal, Reader
+from marketfeed.journal.attached import FileJournal
 from marketfeed.journal.base import Start
+from marketfeed.runs import RunBook
 
 __all__ = ["Pipeline", "SinkPlan"]
 
@@ -83,6 +86,8 @@ class Pipeline:
         stop_timeout_s: float = 10.0,
         validation: ValidationConfig | None = None,
         gaps: GapLedger | None = None,
+        book: RunBook | None = None,
+        elsewhere: Mapping[str, Start] | None = None,
     ) -> None:
         self.name = name
         self.journal = journal
@@ -99,6 +104,10 @@ class Pipeline:
         self.lines: Lines | None = None
         self.deliveries: list[Delivery] = []
         self.parse: ParseLoop | None = None
+        self.books: Bookkeeper | None = None
+        self._book = book
+        self.elsewhere = dict(elsewhere or {})
+        """Sinks of this feed that processes of their own deliver to, and where they begin."""
         self.capture: FrameLog | None = None
         self.error: Exception | None = None
         self.finished = threading.Event()
@@ -112,6 +121,8 @@ class Pipeline:
         self._lock = threading.Lock()
         self._thread("events", events.run)
         self._thread("gaps", self.gaps.run)
+        for place in self.elsewhere.items():
+            self._hold_place(*place)
         for plan in plans:
             self.add_sink(plan)
 
@@ -141,6 +152,14 @@ class Pipeline:
         self.deliveries.append(delivery)
         self._thread(f"sink-{plan.name}", delivery.run)
         return delivery
+
+    def _hold_place(self, sink: str, start: Start) -> None:
+        """Make the cursor of a sink that another process delivers to, so that rows wait for it from now on."""
+        if isinstance(self.journal, FileJournal) and sink not in [one.name for one in self.journal.cursors()]:
+            try:
+                self.journal.reader(sink, start=start).close()
+            except JournalError:
+                self.log.debug("the sink's own process was faster", sink=sink)  # it made the cursor
 
     def wait_for_sinks(self) -> None:
         """Wait until every sink was opened; raise the first one's error that forbids the start.
@@ -192,11 +211,18 @@ class Pipeline:
             listener=self.gaps,
         )
         self.gaps.begin(parts, calendar)
+        self._keep_books()
         self.lines.start(wanted)
         upkeep = Upkeep(
             account, self.lines, self.latest, calendar, self.clock, self.log, self.events.put, self._stopping
         )
         self._thread("upkeep", upkeep.run)
+
+    def _keep_books(self) -> None:
+        assert self.parse is not None
+        self.books = Bookkeeper(self.parse, self._book, self.first_row, self.clock, self.log, self.events.put)
+        self.books.begin()
+        self._thread("books", self.books.run)
 
     @property
     def wires(self) -> list[Wire]:
@@ -298,6 +324,8 @@ class Pipeline:
             self._join("parse", deadline)
             self.parse.stopping.set()  # a full disk does not hold up the end
             self._join("parse", deadline + _GRACE_S)
+        if self.books is not None and "parse" not in self._threads:
+            self.books.close()
         if self.capture is not None:
             self.capture.close()  # it writes what it has while the sinks end
         for delivery in self.deliveries:
@@ -313,6 +341,7 @@ class Pipeline:
         self.events.put("stopped")
         self.events.close()
         self._join("events", deadline + _GRACE_S)
+        self._join("books", deadline + _GRACE_S)
         self._join("upkeep", deadline + _GRACE_S)
         self._join("wire-", 0.0)
         self.finished.set()
@@ -339,6 +368,10 @@ class Pipeline:
     def summary(self) -> Summary:
         """The counts of this run."""
         return summary_of(self)
+
+    def summary_of_sinks(self) -> tuple[SinkSummary, ...]:
+        """The counts of each sink, those with a process of their own included."""
+        return sinks_of(self)
 
     @property
     def ready(self) -> bool:

@@ -233,13 +233,14 @@ class Wire:
                 self._take(line, messages, size, now)
             if now - checked >= _CHECK_S:
                 checked = now
-                self._check(line)
+                self._check(line, now)
                 if now - kept >= (keepalive.period_s if keepalive.text or now - heard < _PING_IDLE_S else _PING_IDLE_S):
                     kept = now
                     self._keep_alive(line, keepalive)
 
-    def _check(self, line: Line) -> None:
-        match self.supervisor.handle(Checked(self._market()), self.clock.monotonic()):
+    def _check(self, line: Line, now_s: float) -> None:
+        # The moment of the last read: time spent waiting for a full inbox is no silence of the broker's.
+        match self.supervisor.handle(Checked(self._market()), now_s):
             case Resubscribe():
                 self.counts.resubscribes += 1
                 with self._subscribing:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import mmap
 import os
+import time
 from pathlib import Path
 from typing import NamedTuple
 
@@ -15,6 +16,10 @@ from marketfeed.journal.layout import CURSORS
 from marketfeed.journal.locks import FileLock
 
 __all__ = ["CursorFile", "StoredCursor", "remove_cursor", "stored_cursors"]
+
+
+_TRIES = 5
+_TRY_S = 0.01
 
 
 class CursorFile(Cursor):
@@ -121,12 +126,13 @@ def remove_cursor(folder: Path, name: str) -> None:
 
 
 def _lock(path: Path, name: str) -> FileLock:
-    try:
-        return FileLock(path)
-    except BlockingIOError:
-        raise JournalError(
-            f"cursor {name!r} is in use by another reader; each reader needs a name of its own"
-        ) from None
+    for tries_left in reversed(range(_TRIES)):
+        try:
+            return FileLock(path)
+        except BlockingIOError:
+            if tries_left:
+                time.sleep(_TRY_S)  # somebody may only be looking who holds it
+    raise JournalError(f"cursor {name!r} is in use by another reader; each reader needs a name of its own")
 
 
 def _in_use(path: Path) -> bool:
