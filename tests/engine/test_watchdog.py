@@ -72,6 +72,21 @@ def test_the_opening_starts_the_silence_anew_and_yesterday_does_not_make_it_busy
     assert slow.judge(last + 60_006, 6.0) is Verdict.QUIET
 
 
+def test_the_night_is_no_gap_between_ticks() -> None:
+    dog, last = ticking(3.0, 900)
+    opens = last + 60_000
+    dog.sign(opens - 1)
+    assert dog.judge(opens - 1, None) is Verdict.QUIET
+    dog.data(opens - 400)  # before the opening, which proves nothing
+    dog.sign(opens)
+    dog.judge(opens, 0.0)
+    for late in (2.0, 5.0, 8.0):
+        dog.data(opens + late)
+    dog.sign(opens + 38)
+    assert dog.judge(opens + 37.9, 37.9) is Verdict.QUIET
+    assert dog.judge(opens + 38, 38.0) is Verdict.MUTE  # ten times three seconds, not ten nights
+
+
 def test_a_line_of_which_nothing_is_known_is_never_called_mute() -> None:
     dog = Watchdog()
     dog.opened(0)

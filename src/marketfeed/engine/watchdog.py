@@ -5,7 +5,7 @@ a line without one for :data:`DEAD_S` is dead. *Data* are ticks: how long they m
 how they came so far.
 
 * The line was busy (over the last minute no second without a tick): :data:`DEAD_S`.
-* Otherwise ten times the largest gap of the last ten minutes, at least :data:`DEAD_S`.
+* Otherwise ten times the largest gap of the last ten minutes of market hours, at least :data:`DEAD_S`.
 * With fewer than :data:`FEW` arrivals nothing is known of it. Asking again costs nothing, so after
   :data:`UNKNOWN_S` (then twice, four times, ... as long) the subscription is repeated; but silence alone
   never ends such a line.
@@ -58,6 +58,8 @@ class Watchdog:
     """How long sockets were open, up to the present one's opening: gaps are reckoned in this time."""
     _session_lived_s: float = 0.0
     """The same, when the present session began."""
+    _session_s: float = float("inf")
+    """When the present session began; infinite while the market is closed."""
     _in_session: bool = False
     _arrivals: int = 0
     _gaps: deque[tuple[int, float]] = attrs.field(factory=lambda: deque(maxlen=_BUCKETS))
@@ -81,7 +83,9 @@ class Watchdog:
         """Ticks came."""
         self._sign_s = now_s
         if self._data_s is not None:
-            self._note(now_s, now_s - self._data_s)
+            gap_s = now_s - max(self._data_s, self._session_s)  # the night is no gap between ticks
+            if gap_s >= 0:
+                self._note(now_s, gap_s)
         self._data_s = now_s
         self._arrivals += 1
 
@@ -124,6 +128,7 @@ class Watchdog:
     def judge(self, now_s: float, session_age_s: float | None) -> Verdict:
         """``session_age_s`` is how long the market has been open, None while it is closed."""
         in_session = session_age_s is not None
+        self._session_s = float("inf") if session_age_s is None else now_s - session_age_s
         if in_session and not self._in_session:
             self._session_lived_s = self._life(now_s)
         self._in_session = in_session
