@@ -10,7 +10,7 @@ column of its rows and the index of :attr:`SandboxMarket.instruments`.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 from urllib.parse import parse_qsl
 
@@ -178,9 +178,10 @@ class SandboxConnection(Protocol):
     def received(self, data: str | bytes) -> Reaction:
         """A message of the client."""
 
-    def encode(self, rows: Rows, *, snapshot: bool) -> Sequence[Encoded]:
+    def encode(self, rows: Rows, *, snapshot: bool) -> Iterable[Encoded]:
         """Put rows of subscribed lines into messages, in order and without leaving one out.
 
+        Each message goes through the faults before the next one is asked for.
         An instrument may occur more than once. Absent values (NaN) are sent as the vendor sends them.
         """
 

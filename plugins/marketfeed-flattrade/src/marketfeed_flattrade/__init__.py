@@ -8,6 +8,7 @@ from marketfeed.hookspecs import hookimpl
 
 if TYPE_CHECKING:
     from marketfeed.batches import CandleBatch
+    from marketfeed.brokers import SandboxBroker, SandboxWorld
     from marketfeed.contract import CandleRequest, Http, Parser, Session, Stream, TokenStore, Vendor
     from marketfeed.instruments import InstrumentTable, TokenMap
     from marketfeed_flattrade.settings import FlattradeSettings
@@ -65,3 +66,10 @@ def marketfeed_parser(instruments: TokenMap) -> Parser:
     from marketfeed_flattrade.parser import FlattradeParser
 
     return FlattradeParser(instruments)
+
+
+@hookimpl
+def marketfeed_sandbox(world: SandboxWorld) -> SandboxBroker:
+    from marketfeed_flattrade.sandbox import FlattradeBroker
+
+    return FlattradeBroker(world)
