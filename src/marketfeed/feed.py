@@ -49,7 +49,8 @@ class Feed:
 
     ``sinks`` are names of installed sinks (with their default options) or :class:`Sink` objects.
     ``journal`` is a folder for a journal on disk that survives this process; without it the journal
-    lives in memory (128 MB, the oldest rows go first). ``capture`` is a folder for the raw frames.
+    lives in memory (128 MB, the oldest rows go first). ``capture`` is a folder for the raw frames,
+    ``validation`` what the table ``[validation]`` would hold, such as ``{"repeat": "drop"}``.
     Nothing is global: a process may hold many feeds, also with the same vendor and different settings.
 
     Raises :class:`~marketfeed.errors.ConfigError` with every problem at once.
