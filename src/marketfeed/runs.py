@@ -16,15 +16,17 @@ import contextlib
 import os
 import secrets
 from collections.abc import Iterator
+from operator import itemgetter
 from pathlib import Path
 from typing import Final
 
 import msgspec
 
+from marketfeed.clock import NS
 from marketfeed.journal.files import force
 from marketfeed.journal.layout import safe_name
 
-__all__ = ["Run", "RunBook", "Tally", "Totals", "read_totals", "runs_folder"]
+__all__ = ["Run", "RunBook", "Tally", "Totals", "clock_shift_ns", "has_books", "read_totals", "runs_folder"]
 
 DONE: Final = "runs.jsonl"
 NOW: Final = "run.json"
@@ -116,11 +118,30 @@ def runs_folder(folder: Path | str, feed: str) -> Path:
     return Path(folder) / safe_name(feed, "feed")
 
 
-def read_totals(folder: Path, journal: str, committed: int) -> tuple[Totals, Run | None]:
+def read_totals(folder: Path, journal: str, committed: int, *, alive: bool = False) -> tuple[Totals, Run | None]:
     """The sums for the journal with id ``journal`` that holds rows below ``committed``, and the run that is
-    not over, if there is one. Any process, also while the feed runs. Raises ``OSError``."""
+    not over, if there is one. Any process, also while the feed runs (``alive``): rows since its last checkpoint
+    count as parsed and appended. Raises ``OSError``."""
     last, run, torn = _read(folder, journal)
-    return _settled(last, run, torn, committed), run
+    totals = _settled(last, run, torn, committed)
+    if alive and run is not None:
+        totals = msgspec.structs.replace(totals, crashes=run.sums.crashes, unseen=run.sums.unseen)
+    return totals, run
+
+
+def has_books(folder: Path) -> bool:
+    """Whether a feed has ever kept books in that folder."""
+    return (folder / DONE).exists() or (folder / NOW).exists()
+
+
+def clock_shift_ns(folder: Path, run: Run) -> int:
+    """How far the clock of the run's feed is ahead of this host's: a sandbox has a day of its own. 0 below 5 s."""
+    try:
+        written_ns = (folder / NOW).stat().st_mtime_ns
+    except FileNotFoundError:
+        return 0
+    shift_ns = run.at_ns - written_ns
+    return shift_ns if abs(shift_ns) > 5 * NS else 0
 
 
 class RunBook:
@@ -189,9 +210,7 @@ class RunBook:
 
 def _read(folder: Path, journal: str) -> tuple[Totals, Run | None, bool]:
     """Sums of the runs that are over, the one that is not, and whether that one cannot be read."""
-    last = None
-    for last in _lines(folder / DONE, journal):
-        pass
+    last = max(enumerate(_lines(folder / DONE, journal)), default=(0, None), key=itemgetter(0))[1]
     sums = last.sums if last is not None else Totals()
     try:
         run = msgspec.json.decode((folder / NOW).read_bytes(), type=Run)
