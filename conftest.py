@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 pytest_plugins = ["servers.fixtures"]
+collect_ignore_glob = ["plugins/_template-*"]  # tested as what `marketfeed new` makes of it
 
 SHARED = Path(__file__).resolve().parents[1] / "shared"
 

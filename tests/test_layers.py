@@ -9,13 +9,13 @@ from pathlib import Path
 SOURCE = Path(__file__).resolve().parents[1] / "src" / "marketfeed"
 
 LAYERS: list[tuple[str, ...]] = [
-    ("errors", "enums", "clock", "redaction", "totp"),
-    ("dtypes", "instruments", "batches", "_frames", "calendars", "data", "lookup", "symbols"),
+    ("errors", "enums", "clock", "redaction", "totp", "_shipped"),
+    ("dtypes", "instruments", "batches", "_frames", "calendars", "data", "lookup", "symbols", "chains", "identity"),
     ("contract", "brokers", "hookspecs"),
-    ("plugins", "config", "http", "tokens", "masters"),
+    ("plugins", "config", "http", "tokens", "masters", "universes", "selection"),
     ("journal", "framelog", "deadletters", "gaps", "runs"),
     ("engine",),
-    ("feed", "history", "capture", "monitoring", "sinkprocess", "overview"),
+    ("feed", "history", "instrument_book", "capture", "monitoring", "sinkprocess", "overview"),
     ("sinks", "sandbox", "cli", "testing", "__main__"),
 ]
 RANK = {name: rank for rank, names in enumerate(LAYERS) for name in names}
