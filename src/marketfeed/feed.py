@@ -19,6 +19,7 @@ from marketfeed.clock import Clock
 from marketfeed.config import Config
 from marketfeed.contract import Event, Sink, Subscription
 from marketfeed.engine.assembly import Assembly
+from marketfeed.engine.choosing import choose
 from marketfeed.engine.consuming import CallbackSink, Observer
 from marketfeed.engine.lines import LineLimits, Lines
 from marketfeed.engine.logs import get_log
@@ -242,11 +243,13 @@ class Feed:
         self.jobs["instruments"] = -1
         table = self.account.instruments()
         self.jobs["instruments"] = 1
-        instruments, problems = table.select(names)
-        if problems:
+        found = choose(self.account, names, table)
+        if found.problems:
             path = f"feeds.{self.name}.instruments"
-            raise ConfigError([Problem(path, f"{text} (vendor {self._parts.vendor.type})") for text in problems])
-        return instruments
+            raise ConfigError([Problem(path, f"{text} (vendor {self._parts.vendor.type})") for text in found.problems])
+        for note in found.notes:
+            self._log.warning("an instrument has another name", what=note)
+        return list(found.instruments)
 
     def _open(self) -> Pipeline:
         self._pipeline = self._parts.pipeline(self._plans, self._listeners, self.account)
@@ -329,7 +332,7 @@ class Feed:
             self._plans.append(plan)
 
     def subscribe(self, instruments: Iterable[str], mode: str | None = None) -> None:
-        """Add instruments while the feed runs (names or globs; ``mode`` as in the configuration by default).
+        """Add instruments while the feed runs (any selection; ``mode`` as in the configuration by default).
 
         The others do not notice. Raises ``ConfigError`` for unknown names, ``MarketFeedError`` when
         the account cannot hold them; nothing is changed then.
@@ -340,16 +343,16 @@ class Feed:
     def unsubscribe(self, instruments: Iterable[str]) -> None:
         """Take instruments away while the feed runs; names that are not subscribed do not matter."""
         lines = self._lines()
-        gone = InstrumentTable(lines.wanted).select(instruments)[0]
+        gone = choose(self.account, instruments, InstrumentTable(lines.wanted)).instruments
         lines.unsubscribe(gone)
 
     def set_mode(self, instruments: Iterable[str], mode: str) -> None:
         """Change how much of subscribed instruments is sent: ``ltp``, ``quote`` or ``full``."""
         lines = self._lines()
-        known, problems = InstrumentTable(lines.wanted).select(instruments)
-        if problems:
-            raise ConfigError([Problem("instruments", f"{text} (not subscribed)") for text in problems])
-        lines.subscribe(known, Mode.of(mode))
+        known = choose(self.account, instruments, InstrumentTable(lines.wanted))
+        if known.problems:
+            raise ConfigError([Problem("instruments", f"{text} (not subscribed)") for text in known.problems])
+        lines.subscribe(known.instruments, Mode.of(mode))
 
     def _lines(self) -> Lines:
         lines = self.pipeline.lines

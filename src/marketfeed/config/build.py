@@ -26,6 +26,7 @@ from marketfeed.config.settings import (
 from marketfeed.config.tables import TableReader
 from marketfeed.errors import PluginError, PluginLoadError, Problem
 from marketfeed.plugins import EXTRAS, Plugins
+from marketfeed.selection import form_problem
 
 __all__ = ["build_config"]
 
@@ -139,8 +140,8 @@ class _Builder:
         if not feed.instruments and ("instruments" in values or "instruments" not in raw):
             self.problem((*path, "instruments"), 'is empty; name at least one, such as "NSE:RELIANCE"')
         for instrument in feed.instruments:
-            if not re.search(r"^@.|.:.|[*?\[]", instrument):
-                self.problem((*path, "instruments"), f"{instrument!r} has no exchange; write it as EXCHANGE:SYMBOL")
+            if wrong := form_problem(instrument):
+                self.problem((*path, "instruments"), f"{instrument!r} {wrong}")
         for sink in sorted({one for one in feed.sinks if feed.sinks.count(one) > 1}):
             self.problem((*path, "sinks"), f"{sink!r} is named twice")
         return feed

@@ -81,7 +81,7 @@ class FeedConfig:
     vendor: str
     """Name of a table under [vendors], or of a vendor that needs none"""
     instruments: tuple[str, ...] = ()
-    """EXCHANGE:SYMBOL, globs such as NFO:NIFTY*FUT, or @LIST"""
+    """EXCHANGE:SYMBOL, globs such as NFO:NIFTY*FUT, lists (@nifty50, @my.csv), NFO:NIFTY FUT 1, NFO:NIFTY OPT ATM+-5"""
     sinks: tuple[str, ...] = ()
     """Names of tables under [sinks], or of sinks that need no option"""
     mode: Mode = Mode.FULL

@@ -18,6 +18,7 @@ from marketfeed.config import Config, VendorConfig
 from marketfeed.contract import CandleRequest
 from marketfeed.dtypes import CANDLE, Rows
 from marketfeed.engine.account import Account
+from marketfeed.engine.choosing import choose
 from marketfeed.engine.logs import get_log
 from marketfeed.engine.retry import Backoff
 from marketfeed.enums import Interval
@@ -84,7 +85,7 @@ class Historical:
         """Candles whose start lies in ``[start, end)``: ``end="2025-04-01"`` leaves that day out.
 
         Moments are dates, ISO text or datetimes (India time where they name no zone), or UTC
-        nanoseconds; ``end`` None is now. Names and globs are looked up in today's instrument master.
+        nanoseconds; ``end`` None is now. Names, globs and other selections are looked up in today's master.
         The span is fetched in as many requests as the broker needs, at its pace. Rows are in the
         order of ``instruments``, oldest first within each, one per start; a bar that is still running has
         :attr:`~marketfeed.dtypes.CandleFlag.PARTIAL` set. ``open_interest`` is -1 where it was not
@@ -150,9 +151,9 @@ class Historical:
             if isinstance(one, Instrument):
                 found[one] = None
             elif table is not None:
-                hits, missing = table.select([one])
-                found.update(dict.fromkeys(hits))
-                problems += missing
+                chosen = choose(self._account, [one], table)
+                found.update(dict.fromkeys(chosen.instruments))
+                problems += chosen.problems
         if problems:
             raise ConfigError([Problem("instruments", f"{text} (vendor {self._vendor.type})") for text in problems])
         return list(found)
