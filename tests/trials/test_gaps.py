@@ -257,12 +257,15 @@ def test_the_ledger_equals_a_hundred_outages_in_virtual_time(
 COLUMNS = ("last_price", "last_quantity", "volume", "buy_quantity", "sell_quantity", "open", "high", "low", "close")
 DEPTH = ("bid_price", "bid_quantity", "bid_orders", "ask_price", "ask_quantity", "ask_orders")
 NAMES = ("NSE:RELIANCE", "NSE:INFY", "NSE:TCS", "NSE:SBIN")
-FAULTS: Sequence[tuple[str, Mapping[str, Any]]] = (
+Faults = Sequence[tuple[str, Mapping[str, Any]]]
+SHORT: Faults = (("drop", {}), ("mute", {"seconds": 7.0}), ("close", {"code": 1001}))
+# A mute that ends by itself would teach the watchdog that this line is quiet now and then; these make it reconnect.
+LONG: Faults = (
     ("drop", {}),
-    ("mute", {"seconds": 7.0}),
+    ("mute", {"seconds": 60.0}),
     ("close", {"code": 1001}),
-    ("half-open", {"seconds": 7.0}),
-    ("heartbeats-only", {"seconds": 6.5}),
+    ("half-open", {"seconds": 60.0}),
+    ("heartbeats-only", {"seconds": 60.0}),
 )
 
 
@@ -303,8 +306,8 @@ def assert_all_arrived(frames: Sequence[SentFrame], journal: Journal, keys: Sequ
     return len(sent)
 
 
-def outages_on_sockets(count: int, folder: Path) -> tuple[list[Gap], int]:
-    with Sandbox("kite", seed=3, instruments=20, ticks_per_second=100, rate_limits=False, log=True) as box:
+def outages_on_sockets(faults: Faults, folder: Path) -> tuple[list[Gap], int]:
+    with Sandbox("kite", seed=3, instruments=20, ticks_per_second=1000, rate_limits=False, log=True) as box:
         feed = Feed(
             "kite",
             instruments=NAMES,
@@ -314,9 +317,8 @@ def outages_on_sockets(count: int, folder: Path) -> tuple[list[Gap], int]:
             environ={},
         )
         with feed:
-            for number in range(count):
-                kind, parameters = FAULTS[number % len(FAULTS)]
-                enough = feed.pipeline.journal.committed + 40
+            for number, (kind, parameters) in enumerate(faults):
+                enough = feed.pipeline.journal.committed + 200
                 wait_for(lambda enough=enough: feed.pipeline.journal.committed > enough)  # type: ignore[misc]
                 box.fault(kind, **parameters)
                 wait_for(lambda number=number: [gap.is_open for gap in feed.gaps] == [False] * (number + 1))  # type: ignore[misc]
@@ -330,7 +332,8 @@ def outages_on_sockets(count: int, folder: Path) -> tuple[list[Gap], int]:
                 sent_before = sum(len(frame.rows) for frame in log if frame.at_ns <= start_ns)
                 assert (gap.row_before, gap.row_after) == (sent_before - 1, sent_before), injected
                 assert gap.end_ns is not None
-                assert gap.end_ns >= end_ns or injected.kind == "half-open"  # by then there is another line
+                after = next(frame for frame in log if frame.at_ns > start_ns)
+                assert gap.end_ns >= (end_ns if after.connection in injected.connections else after.at_ns)
                 assert gap.start_ns == received_ns(feed.pipeline.journal, sent_before - 1)
         assert list(read_book(gaps_file(folder, "main")).gaps.values()) == gaps
     return gaps, ticks
@@ -338,15 +341,17 @@ def outages_on_sockets(count: int, folder: Path) -> tuple[list[Gap], int]:
 
 @pytest.mark.timeout(120)
 def test_the_ledger_covers_three_outages_on_sockets_and_every_tick_sent_arrived(tmp_path: Path) -> None:
-    gaps, _ = outages_on_sockets(3, tmp_path)
+    gaps, _ = outages_on_sockets(SHORT, tmp_path)
     assert [gap.cause for gap in gaps] == ["outage", "mute", "outage"]
 
 
 @pytest.mark.chaos
 @pytest.mark.timeout(300)
 def test_the_ledger_covers_ten_outages_on_sockets_and_every_tick_sent_arrived(tmp_path: Path, report: Report) -> None:
-    gaps, ticks = outages_on_sockets(10, tmp_path)
-    report("2 outages on sockets", len(gaps), f"all covered, {ticks:,} ticks unaltered", aim="all")
+    # Two feeds, for one whose line breaks ten times in a minute backs off for minutes.
+    found = [outages_on_sockets(LONG, tmp_path / name) for name in ("one", "two")]
+    gaps, ticks = sum(len(gaps) for gaps, _ in found), sum(ticks for _, ticks in found)
+    report("2 outages on sockets", gaps, f"all covered, {ticks:,} ticks unaltered", aim="all")
 
 
 # --- processes --------------------------------------------------------------------------------------
