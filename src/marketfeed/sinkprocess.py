@@ -110,7 +110,7 @@ class SinkProcess:
         if _identity(self.folder) != self._file:
             raise MarketFeedError(f"the journal in {self.folder} was removed or replaced; start again for the new one")
         self._tell_writer(self.pipeline.journal.writer_alive)
-        self._note_instruments()
+        _note_instruments(self.pipeline.gaps.writer)
         return not self.clock.wait(self.stopping, timeout_s)
 
     def _wait_for_sink(self, pipeline: Pipeline) -> None:
@@ -140,13 +140,6 @@ class SinkProcess:
             if self.clock.wait(self.stopping, _LOOK_S):
                 return False
         return True
-
-    def _note_instruments(self) -> None:
-        """What this sink could miss: all that the journal knows."""
-        known = range(len(self.pipeline.journal.instruments))
-        wanted = self.pipeline.gaps.writer.book.wanted
-        if len(wanted.get(0, ())) != len(known):
-            wanted[0] = tuple(known)
 
     def _open(self) -> Pipeline:
         if self._pipeline is not None:
@@ -190,7 +183,9 @@ class SinkProcess:
     def _gaps(self, journal: FileJournal, vendor: str, events: Events) -> GapLedger:
         """A ledger of its own: the feed's has one writer."""
         path = sink_gaps_file(self._config.journal.folder, self.name, self.sink)
-        return GapLedger(GapWriter(self.name, vendor, journal, self.clock, self._log, events.put, path))
+        writer = GapWriter(self.name, vendor, journal, self.clock, self._log, events.put, path)
+        _note_instruments(writer)
+        return GapLedger(writer)
 
     # --- telling --------------------------------------------------------------------------------
 
@@ -218,6 +213,13 @@ class SinkProcess:
         ready = state is DeliveryState.DELIVERING
         shown = {**pipeline.status(), "ready": ready, "writer_alive": pipeline.journal.writer_alive}
         return {"vendor": self.vendor, "process": self.sink, **shown}
+
+
+def _note_instruments(writer: GapWriter) -> None:
+    """What the sink could miss: all that the journal knows."""
+    known = range(len(writer.journal.instruments))
+    if len(writer.book.wanted.get(0, ())) != len(known):
+        writer.book.wanted[0] = tuple(known)
 
 
 def _identity(folder: Path) -> tuple[int, int] | None:
