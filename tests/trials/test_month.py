@@ -113,7 +113,9 @@ def sessions(calendar: MarketCalendar, start_ns: int, days: int) -> list[Trading
     return [one for ahead in range(days) for one in calendar.sessions(date.fromordinal(first.toordinal() + ahead))]
 
 
-def play(calendar: MarketCalendar, days: int, seed: int, folder: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Toy, Any, int]:
+def play(
+    calendar: MarketCalendar, days: int, seed: int, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> tuple[Toy, Any, int]:
     """The broker, the wire and how many ticks arrived; everything runs until the last day is over."""
     draw = random.Random(seed)
     start_ns = to_ns(date(2024, 10, 15)) + 8 * 3600 * NS  # Diwali, a holiday and two elections are ahead

@@ -138,9 +138,7 @@ def play_all(ways: tuple[Way, ...], history_s: float) -> dict[str, float]:
 
 
 def _start(way: Way, stack: ExitStack) -> Trial:
-    box = stack.enter_context(
-        Sandbox("kite", seed=1, instruments=20, ticks_per_second=RATE, rate_limits=False)
-    )
+    box = stack.enter_context(Sandbox("kite", seed=1, instruments=20, ticks_per_second=RATE, rate_limits=False))
     feed = Feed("kite", instruments=["NSE:*"], settings=box.settings(), tokens=MemoryTokenStore())
     trial = Trial(way, box, feed)
     feed.on_event(trial.events.append)
@@ -185,4 +183,6 @@ def test_five_trials_of_each_way_on_sockets(report: Report) -> None:
     for way in WAYS:
         name = way.__name__
         worst = max(one[name] for one in late)
-        report(f"3 {name.replace('_', ' ')}, sockets", 5, f"all caught, at most {worst:.2f} s after the limit", aim="all")
+        report(
+            f"3 {name.replace('_', ' ')}, sockets", 5, f"all caught, at most {worst:.2f} s after the limit", aim="all"
+        )

@@ -109,6 +109,9 @@ def test_weeks_of_lines_of_every_rate(monkeypatch: pytest.MonkeyPatch, report: R
                 if reconnects:
                     worst.append(f"{name}, {rate:.3g} a second, seed {seed}: {reconnects}")
     report(
-        "3 healthy weeks, virtual", weeks, f"{left} reconnects, {asked} repeated subscriptions, {reads:,} reads", aim="0"
+        "3 healthy weeks, virtual",
+        weeks,
+        f"{left} reconnects, {asked} repeated subscriptions, {reads:,} reads",
+        aim="0",
     )
     assert not worst, "\n".join(worst)
