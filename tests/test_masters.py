@@ -15,7 +15,7 @@ from marketfeed.contract import Session, Vendor, VendorSettings
 from marketfeed.hookspecs import hookimpl
 from marketfeed.http import HttpSession
 from marketfeed.instruments import Instrument, InstrumentTable
-from marketfeed.masters import load_instruments, master_day
+from marketfeed.masters import cached_days, load_instruments, master_day, previous_instruments
 from marketfeed.plugins import Plugins
 
 MORNING = to_ns("2026-11-20T09:00")
@@ -66,7 +66,7 @@ def test_the_broker_is_asked_once_a_day(desk: Desk) -> None:
     assert len({*tables[0], *tables[2]}) == 2  # what comes from disk is equal, and may be hashed
 
 
-def test_a_new_master_is_fetched_the_next_morning_and_the_old_one_is_dropped(desk: Desk) -> None:
+def test_a_new_master_is_fetched_the_next_morning_and_the_two_newest_are_kept(desk: Desk) -> None:
     desk.load()
     desk.clock.advance(23 * 3600)  # 08:00
     desk.load()
@@ -74,8 +74,20 @@ def test_a_new_master_is_fetched_the_next_morning_and_the_old_one_is_dropped(des
     desk.clock.advance(3600)  # 09:00
     desk.load()
     assert desk.shop.asked == 2
-    assert len(list(desk.folder.iterdir())) == 1
+    desk.clock.advance(24 * 3600)
+    desk.load()
+    assert sorted(path.stem[-10:] for path in desk.folder.iterdir()) == ["2026-11-21", "2026-11-22"]
 
+
+def test_the_master_of_the_day_before_can_be_compared(desk: Desk) -> None:
+    plugin, settings = Plugins.of(desk.shop).vendor("shop"), VendorSettings(rest_url="https://shop.example")
+    today = date(2026, 11, 20)
+    desk.load()
+    assert previous_instruments(plugin, settings, today, desk.folder) is None
+    found = previous_instruments(plugin, settings, date(2026, 11, 23), desk.folder)
+    assert found is not None
+    assert (found[0], list(found[1])) == (today, [INFY, CALL])
+    assert list(cached_days(plugin, settings, desk.folder)) == [today]
 
 @pytest.mark.parametrize(
     ("moment", "day"),

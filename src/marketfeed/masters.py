@@ -19,10 +19,12 @@ from marketfeed.contract import Http, Session, VendorSettings, is_loopback
 from marketfeed.instruments import Instrument, InstrumentTable
 from marketfeed.plugins import VendorPlugin
 
-__all__ = ["load_instruments", "master_day"]
+__all__ = ["cached_days", "load_instruments", "master_day", "previous_instruments"]
 
 _log = logging.getLogger(__name__)
 _FORMAT: Final = 1
+_DAYS_KEPT: Final = 2
+"""Today's master and the one before it, which `marketfeed instruments diff` compares."""
 _NEW_MASTER: Final = timedelta(hours=8, minutes=30)
 """Brokers make the day's master in the early morning, India time; Kite's documentation advises to fetch at 08:30."""
 _FIELDS: Final = tuple(field.name for field in attrs.fields(Instrument))
@@ -35,8 +37,10 @@ def load_instruments(
     http: Http,
     clock: Clock,
     folder: Path | None = None,
+    *,
+    refresh: bool = False,
 ) -> InstrumentTable:
-    """The instrument master of today: from ``folder`` if it is there, else from the broker.
+    """The instrument master of today: from ``folder`` if it is there, else (or to ``refresh`` it) from the broker.
 
     ``folder`` None is the user's cache folder. A broker on this machine (a sandbox) is always asked:
     its instruments are nobody else's. Raises what ``plugin.instruments`` raises; a cache that cannot
@@ -47,11 +51,34 @@ def load_instruments(
     folder = folder or _cache_folder()
     prefix = _prefix(plugin.info.name, settings)
     path = folder / f"{prefix}{master_day(clock.wall_ns())}.msgpack"
-    table = _read(path)
+    table = None if refresh else _read(path)
     if table is None:
         table = plugin.instruments(settings, session, http)
         _write(path, prefix, table)
     return table
+
+
+def cached_days(plugin: VendorPlugin, settings: VendorSettings, folder: Path | None = None) -> dict[date, Path]:
+    """The days whose masters are on disk, oldest first, and their files."""
+    prefix = _prefix(plugin.info.name, settings)
+    found: dict[date, Path] = {}
+    for path in sorted((folder or _cache_folder()).glob(f"{prefix}*.msgpack")):
+        try:
+            found[date.fromisoformat(path.stem.removeprefix(prefix))] = path
+        except ValueError:
+            continue  # not one of ours
+    return found
+
+
+def previous_instruments(
+    plugin: VendorPlugin, settings: VendorSettings, day: date, folder: Path | None = None
+) -> tuple[date, InstrumentTable] | None:
+    """The newest master on disk from before ``day``, with its day; None if there is none that can be read."""
+    for earlier, path in reversed(cached_days(plugin, settings, folder).items()):
+        table = _read(path) if earlier < day else None
+        if table is not None:
+            return earlier, table
+    return None
 
 
 def master_day(wall_ns: int) -> date:
@@ -89,7 +116,7 @@ def _read(path: Path) -> InstrumentTable | None:
 
 
 def _write(path: Path, prefix: str, table: InstrumentTable) -> None:
-    """Keep a table, whole or not at all, and drop those of other days, which begin with the same ``prefix``."""
+    """Keep a table, whole or not at all, and drop all but the newest days, which begin with the same ``prefix``."""
     columns: dict[str, list[Any]] = {name: [getattr(one, name) for one in table] for name in _FIELDS}
     columns["expiry"] = [day and day.isoformat() for day in columns["expiry"]]
     content = msgspec.msgpack.encode({"format": _FORMAT, "columns": columns})
@@ -103,8 +130,7 @@ def _write(path: Path, prefix: str, table: InstrumentTable) -> None:
         except BaseException:
             Path(name).unlink(missing_ok=True)
             raise
-        for old in path.parent.glob(f"{prefix}*.msgpack"):
-            if old != path:
-                old.unlink(missing_ok=True)
+        for old in sorted(path.parent.glob(f"{prefix}*.msgpack"))[:-_DAYS_KEPT]:
+            old.unlink(missing_ok=True)
     except OSError as error:
         _log.warning("cannot keep the instruments in %s: %s", path, error)
