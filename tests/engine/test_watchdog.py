@@ -119,3 +119,28 @@ def test_random_arrivals_of_any_rate_are_never_called_mute(rate: float) -> None:
             dog.data(tick)
             tick += draw.expovariate(rate)
         assert dog.judge(now, now) is not Verdict.MUTE, f"false alarm after {now} s"
+
+
+def test_one_mute_does_not_hide_the_next() -> None:
+    dog, last = ticking(0.2, 120)
+    now = last + 7.0  # mute, and then it goes on by itself
+    dog.data(now)
+    for _ in range(20):
+        now += 0.2
+        dog.data(now)
+    dog.sign(now + 5)
+    assert dog.judge(now + DEAD_S, LONG) is Verdict.MUTE
+
+
+def test_a_line_that_really_slowed_down_is_understood_after_a_few_alarms() -> None:
+    dog, now = ticking(0.2, 120)
+    alarms = 0
+    for _ in range(30):
+        for quarter in range(1, 241):  # a tick a minute from now on
+            dog.sign(now + quarter / 4)
+            if dog.judge(now + quarter / 4, LONG) is Verdict.MUTE:
+                alarms += 1
+                break
+        now += 60
+        dog.data(now)
+    assert 1 <= alarms <= 8

@@ -85,9 +85,17 @@ class Watchdog:
         if self._data_s is not None:
             gap_s = now_s - max(self._data_s, self._session_s)  # the night is no gap between ticks
             if gap_s >= 0:
-                self._note(now_s, gap_s)
+                self._note(now_s, gap_s if gap_s < DEAD_S else self._believed(now_s, gap_s))
         self._data_s = now_s
         self._arrivals += 1
+
+    def _believed(self, now_s: float, gap_s: float) -> float:
+        """A gap that was called mute is hardly a habit of the line: it may double the limit, no more.
+
+        So one mute does not hide the next, and a line that really slowed down is understood after a few.
+        """
+        limit_s = self.limit_s(now_s)
+        return min(gap_s, 2 * limit_s / _TIMES_LARGEST) if gap_s >= limit_s else gap_s
 
     def _note(self, now_s: float, gap_s: float) -> None:
         bucket = int(self._life(now_s) / _BUCKET_S)
