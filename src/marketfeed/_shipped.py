@@ -1,7 +1,7 @@
 """Files that are no Python and travel with the package: JSON schemas, and the templates of ``marketfeed new``.
 
 They have one home in the repository (``schemas/``, ``plugins/_template-*``); the wheel holds copies of them beside
-the modules (``pyproject.toml``, force-include). An editable installation has no copies and reads the home.
+the modules (``pyproject.toml``, force-include). An editable installation runs from the repository and reads the home.
 """
 
 from __future__ import annotations

@@ -130,8 +130,9 @@ def open_files() -> list[str]:
     return sorted(one for one in found if not one.startswith(folder))
 
 
-def killed(work: Callable[[], None], patience_s: float) -> None:
-    """Run ``work`` in a child process that dies by SIGKILL the moment it returns.
+def killed(work: Callable[[], object], patience_s: float) -> None:
+    """Run ``work`` in a child process that dies by SIGKILL the moment it returns; what it returns is alive until
+    then, so that no buffer is emptied by the end of its owner.
 
     Raises ``AssertionError`` with the child's traceback when ``work`` raises, or when it takes too long.
     """
@@ -152,9 +153,9 @@ def killed(work: Callable[[], None], patience_s: float) -> None:
     assert os.WIFSIGNALED(status), f"the process ended by itself with {os.waitstatus_to_exitcode(status)}"
 
 
-def _die_after(work: Callable[[], None], writing: int) -> None:
+def _die_after(work: Callable[[], object], writing: int) -> None:
     try:
-        work()
+        alive = work()  # noqa: F841
         os.kill(os.getpid(), signal.SIGKILL)
     except BaseException:
         os.write(writing, traceback.format_exc().encode())

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from marketfeed.contract import Sink
 from marketfeed.engine.delivery import DeliveryState
 from marketfeed.errors import SinkError
 from marketfeed.journal import Journal
@@ -160,14 +161,15 @@ class ResumeChecks(SinkCase):
 
     @needs("survives_kill", "kill")
     def test_what_was_flushed_survives_a_kill(self, tmp_path: Path) -> None:
-        batches = self.ticks(10, 10)
+        batches = self.ticks(2, 1)  # few, so that they fit into a buffer which nobody flushed
 
-        def work() -> None:
+        def work() -> Sink:
             sink = self.make(tmp_path)
             sink.open()
             for batch in batches:
                 sink.write(batch)
             sink.flush()
+            return sink
 
         killed(work, self.patience_s)
         self.expect(tmp_path, batches)
@@ -229,23 +231,25 @@ class ResumeChecks(SinkCase):
 
     @needs("stores_position", "kill")
     def test_a_kill_between_write_and_flush_leaves_each_row_once(self, tmp_path: Path) -> None:
-        def work() -> None:
+        def work() -> Sink:
             sink = self.make(tmp_path)
             sink.open()
             sink.write(self.ticks(10)[0])
             sink.flush()
             sink.write(self.ticks(10, first_row=10)[0])
+            return sink
 
         killed(work, self.patience_s)
         self._resume(tmp_path, 10, 20)
 
     @needs("stores_position", "kill")
     def test_a_kill_after_the_flush_repeats_nothing(self, tmp_path: Path) -> None:
-        def work() -> None:
+        def work() -> Sink:
             sink = self.make(tmp_path)
             sink.open()
             sink.write(self.ticks(10)[0])
             sink.flush()
+            return sink
 
         killed(work, self.patience_s)
         self._resume(tmp_path, 10, 10)
