@@ -1,7 +1,7 @@
 # Thin: makes .venv, installs core and plugins together, runs. Everything else is tox and marketfeed itself.
 PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
   $$p -c 'import sys, venv; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done)
-PLUGINS = $(foreach name,kite mstock flattrade,-e plugins/marketfeed-$(name))
+PLUGINS = $(foreach name,kite mstock flattrade kafka,-e plugins/marketfeed-$(name))
 BIN = .venv/bin
 
 .PHONY: help run test slow chaos clean

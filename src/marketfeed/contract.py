@@ -383,6 +383,11 @@ class Sink:
     def close(self) -> None:
         """Let everything go; called once, also after failures."""
 
+    def metrics(self) -> Mapping[str, float]:
+        """Numbers to publish beside the core's own, by metric name; one that ends with ``_total`` is a counter,
+        any other a gauge. Called on another thread than all else, at any moment: only read plain numbers."""
+        return {}
+
 
 @runtime_checkable
 class Service(Protocol):

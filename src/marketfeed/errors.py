@@ -24,8 +24,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import attrs
+
+if TYPE_CHECKING:
+    from marketfeed.batches import TickBatch
 
 __all__ = [
     "AuthError",
@@ -125,12 +129,17 @@ class SinkError(MarketFeedError):
 
     ``retryable`` says whether the same call may succeed later. ``rejected`` names the rows of
     the batch (indices from 0) that this sink will never take; all other rows were taken.
+    ``refused``, from ``flush``, are rows of earlier batches that it will never take, as it learnt since
+    (a TickBatch): they go to the dead letters, and ``flush`` is called again.
     """
 
-    def __init__(self, message: str, *, retryable: bool = True, rejected: Sequence[int] = ()) -> None:
+    def __init__(
+        self, message: str, *, retryable: bool = True, rejected: Sequence[int] = (), refused: TickBatch | None = None
+    ) -> None:
         super().__init__(message)
         self.retryable = retryable
         self.rejected = tuple(rejected)
+        self.refused = refused
 
 
 class JournalError(MarketFeedError):

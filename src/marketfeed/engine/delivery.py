@@ -8,10 +8,13 @@ from enum import StrEnum
 from typing import Any
 
 import attrs
+import numpy as np
+from numpy.typing import NDArray
 
 from marketfeed.batches import TickBatch
 from marketfeed.clock import Clock
 from marketfeed.contract import Sink
+from marketfeed.dtypes import Rows
 from marketfeed.engine.behind import Lag, WhenBehind, newest_of_each, take_until
 from marketfeed.engine.deadletters import DeadLetters
 from marketfeed.engine.logs import Log
@@ -220,17 +223,22 @@ class Delivery:
     def _refuse(self, batch: TickBatch, error: SinkError) -> None:
         """The sink took all rows but these; they go to the dead letters."""
         rejected = sorted({row for row in error.rejected if 0 <= row < len(batch)})  # a plugin may say anything
-        self._refused += len(rejected)
-        reason, text = type(error.__cause__ or error).__name__, str(error)
         if rejected:
-            rows, seq = batch.rows[rejected], batch.seq[rejected]
-            self.deadletters.put_rows(self.letters, reason, self.name, rows, seq=seq, error=text)
+            self._put_aside(batch.rows[rejected], batch.seq[rejected], error)
+
+    def _put_aside(self, rows: Rows, seq: NDArray[np.int64], error: SinkError) -> None:
+        self._refused += len(rows)
+        reason, text = type(error.__cause__ or error).__name__, str(error)
+        self.deadletters.put_rows(self.letters, reason, self.name, rows, seq=seq, error=text)
 
     def _flush(self, reader: Reader) -> None:
         while self._unflushed:
             try:
                 self.sink.flush()
             except SinkError as error:
+                if error.refused is not None and len(error.refused):
+                    self._put_aside(error.refused.rows, error.refused.seq, error)
+                    continue
                 if not error.retryable:
                     raise
                 self._again(error)
@@ -246,9 +254,10 @@ class Delivery:
     def _again(self, error: Exception) -> None:
         """Wait before the next try; raises ``_GivingUp`` when the feed does not wait any longer."""
         self.retries += 1
+        text = self.deadletters.shown(str(error))  # a library may quote the password
         if self.state is not DeliveryState.RETRYING:
-            self.log.warning("sink fails; trying again", sink=self.name, error=str(error))
-        self.state, self.error = DeliveryState.RETRYING, str(error)
+            self.log.warning("sink fails; trying again", sink=self.name, error=text)
+        self.state, self.error = DeliveryState.RETRYING, text
         if self.clock.wait(self._abandon, self.backoff.next_s()):
             raise _GivingUp
 
@@ -258,7 +267,7 @@ class Delivery:
         self.backoff.reset()
 
     def _fail(self, error: BaseException) -> None:
-        self.state, self.error = DeliveryState.FAILED, str(error) or repr(error)
+        self.state, self.error = DeliveryState.FAILED, self.deadletters.shown(str(error) or repr(error))
         self.log.error("sink failed", sink=self.name, error=self.error)
         self.emit("sink_failed", {"sink": self.name, "error": self.error})
 
@@ -266,6 +275,6 @@ class Delivery:
         try:
             self.sink.close()
         except Exception as error:
-            self.log.error("sink did not close", sink=self.name, error=str(error))
+            self.log.error("sink did not close", sink=self.name, error=self.deadletters.shown(str(error)))
         if self.reader is not None:
             self.reader.close()
