@@ -8,6 +8,7 @@ from marketfeed.hookspecs import hookimpl
 
 if TYPE_CHECKING:
     from marketfeed.batches import CandleBatch
+    from marketfeed.brokers import SandboxBroker, SandboxWorld
     from marketfeed.contract import CandleRequest, Http, Parser, Session, Stream, TokenStore, Vendor
     from marketfeed.instruments import InstrumentTable, TokenMap
     from marketfeed_mstock.settings import MstockSettings
@@ -77,3 +78,10 @@ def marketfeed_parser(settings: MstockSettings, instruments: TokenMap) -> Parser
 
     kind = TypeAParser if settings.dialect == "a" else TypeBParser
     return kind(instruments, ZoneCheck(settings.time_zone), settings.currency_divisor)
+
+
+@hookimpl
+def marketfeed_sandbox(world: SandboxWorld) -> SandboxBroker:
+    from marketfeed_mstock.sandbox import MstockBroker
+
+    return MstockBroker(world)
