@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from marketfeed.feed import Feed
     from marketfeed.history import Historical
     from marketfeed.hookspecs import hookimpl
+    from marketfeed.instrument_book import Instruments
     from marketfeed.instruments import Instrument, InstrumentTable
     from marketfeed.journal import Journal
 
@@ -24,6 +25,7 @@ _HOME = {
     "Historical": "history",
     "Instrument": "instruments",
     "InstrumentTable": "instruments",
+    "Instruments": "instrument_book",
     "Interval": "enums",
     "Journal": "journal",
     "MarketFeedError": "errors",
@@ -43,6 +45,7 @@ __all__ = [
     "Historical",
     "Instrument",
     "InstrumentTable",
+    "Instruments",
     "Interval",
     "Journal",
     "MarketFeedError",
