@@ -65,6 +65,7 @@ class FeedCollector(Collector):
         yield from self._gaps()
         yield from self._captures()
         yield from self._sinks()
+        yield from self._numbers_of_sinks()
         yield from self._api()
         yield from self._latencies()
 
@@ -191,6 +192,23 @@ class FeedCollector(Collector):
                 letters.add_metric(labels, sink.dead_lettered)
                 retried.add_metric(labels, retries.get(sink.name, 0))
         yield from (lag, delivered, skipped, letters, retried)
+
+    def _numbers_of_sinks(self) -> Iterator[Metric]:
+        """What sinks say about themselves (``Sink.metrics``)."""
+        families: dict[str, CounterMetricFamily | GaugeMetricFamily] = {}
+        for feed, pipeline in self._running():
+            for delivery in list(pipeline.deliveries):
+                try:
+                    numbers = dict(delivery.sink.metrics())
+                except Exception:  # a plugin may fail; the scrape must not
+                    _log.exception("the metrics of sink %s could not be read", delivery.name)
+                    continue
+                for name, value in numbers.items():
+                    kind = CounterMetricFamily if name.endswith("_total") else GaugeMetricFamily
+                    text = f"Published by a sink, {type(delivery.sink).__name__}"
+                    family = families.setdefault(name, kind(name.removesuffix("_total"), text, labels=_SINK))
+                    family.add_metric((feed.name, delivery.name), float(value))
+        yield from families.values()
 
     def _api(self) -> Iterator[Metric]:
         calls = CounterMetricFamily(

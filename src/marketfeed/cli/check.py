@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,13 +18,15 @@ if TYPE_CHECKING:
 __all__ = ["command"]
 
 
-@click.command(short_help="Check a configuration file without connecting.")
+@click.command(short_help="Check a configuration file, without connecting.")
 @click.argument("file", type=click.Path(path_type=Path, dir_okay=False), default="feed.toml")
 @click.option("--json", "as_json", is_flag=True, help="One JSON document: ok, problems, warnings, config (no secrets).")
-def command(file: Path, as_json: bool) -> None:
+@click.option("--connect", is_flag=True, help="Also connect to each sink's server: address, login, permission.")
+def command(file: Path, as_json: bool, connect: bool) -> None:
     """Read FILE (default feed.toml) and say everything that is wrong with it.
 
-    Nothing is connected, and no credential is shown. The exit code is 0 when FILE can be used, else 2.
+    Nothing is connected unless asked, and no credential is shown. The exit code is 0 when FILE can be used, else 2;
+    1 when a sink cannot be reached.
     """
     from marketfeed import config as configuration
     from marketfeed.plugins import Plugins
@@ -36,15 +39,48 @@ def command(file: Path, as_json: bool) -> None:
             raise
         print_json({"ok": False, "problems": [attrs.asdict(one) for one in error.problems]})
         raise SystemExit(2) from None
+    reached = list(_probed(config)) if connect else []
+    failed = any(error for *_, error in reached)
     if as_json:
-        print_json(_document(config))
-        return
+        print_json(_document(config) | ({"ok": not failed, "sinks": _sinks_document(reached)} if connect else {}))
+        raise SystemExit(1 if failed else 0)
     for broken in plugins.broken:
         warn(f"plugin {broken}")
     for warning in config.warnings:
         warn(warning)
     click.echo(f"{click.style('ok', fg='green')}: {file}\n")
     _print_summary(config)
+    if reached:
+        click.echo()
+        print_table(
+            ("sink", "feed", "connects", "what"),
+            [(name, feed, "no" if error else "yes", error or found) for name, feed, found, error in reached],
+        )
+    if failed:
+        raise SystemExit(1)
+
+
+def _probed(config: Config) -> Iterator[tuple[str, str, str, str]]:
+    """Sink, feed, what it found, or else why it cannot be used; sinks that cannot tell are left out."""
+    from marketfeed.errors import SinkError
+
+    for feed in config.feeds.values():
+        for name in feed.sinks:
+            sink = config.sinks[name].cls(**config.sinks[name].filled(feed.name))
+            probe = getattr(sink, "probe", None)
+            if probe is None:
+                continue
+            try:
+                yield name, feed.name, str(probe()), ""
+            except SinkError as error:
+                yield name, feed.name, "", str(error)
+
+
+def _sinks_document(reached: list[tuple[str, str, str, str]]) -> list[dict[str, Any]]:
+    return [
+        {"sink": name, "feed": feed, "ok": not error, "found": found, "error": error}
+        for name, feed, found, error in reached
+    ]
 
 
 def _document(config: Config) -> dict[str, Any]:

@@ -43,13 +43,45 @@ def _filters(function: Callable[..., None]) -> Callable[..., None]:
     return function
 
 
-@click.group(name="deadletters", short_help="Look at what was put aside; try it again.")
-def command() -> None:
+@click.group(name="deadletters", short_help="Look at what was put aside; try it again.", invoke_without_command=True)
+@click.option(
+    "--kafka", "topic", metavar="TOPIC", help="Read the letters in this dead-letter topic of a Kafka sink ..."
+)
+@click.option("--dump", type=click.Path(dir_okay=False, path_type=Path), help="... into this file, for `import`.")
+@_CONFIG
+@click.pass_context
+def command(context: click.Context, topic: str | None, dump: Path | None, config_file: Path | None) -> None:
     """Look at packets and rows that were put aside, and try them again.
 
     FOLDER is the folder of the journals, of one feed, or of its dead letters. The feed may run, except for
     replay. On a terminal the answers are tables, in a pipe one JSON document a line.
     """
+    if topic is None and dump is None:
+        if context.invoked_subcommand is None:
+            click.echo(context.get_help())
+            context.exit(2)
+        return
+    if topic is None or dump is None or context.invoked_subcommand is not None:
+        raise click.UsageError("--kafka TOPIC and --dump FILE go together, without a command")
+    _dump_topic(topic, dump, _loaded(config_file))
+
+
+def _dump_topic(topic: str, file: Path, config: Config) -> None:
+    """Write what the topic holds, through the sink that names it."""
+    from marketfeed.errors import MarketFeedError
+
+    for feed in config.feeds.values():
+        for name in feed.sinks:
+            options = config.sinks[name].filled(feed.name)
+            if options.get("dead_letter_topic") != topic:
+                continue
+            lines = list(config.sinks[name].cls(**options).dump_letters(topic, name))  # type: ignore[attr-defined]
+            file.write_bytes(b"".join(lines))
+            click.echo(
+                f"{len(lines):,} letters in {file}; take them in: marketfeed deadletters import {file}", err=True
+            )
+            return
+    raise MarketFeedError(f"no sink of the configuration has dead_letter_topic = {topic!r}")
 
 
 @command.command(name="list", short_help="The letters, oldest first.")

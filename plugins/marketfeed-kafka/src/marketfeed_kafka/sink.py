@@ -246,12 +246,12 @@ class KafkaSink(Sink):
 
     def _allowed(self, chunk: Chunk, large: list[int]) -> list[Chunk]:
         """The chunk without messages that are too large; their rows are added to ``large``."""
-        limit = self.max_message_bytes - OVERHEAD_BYTES - max(len(key or b"") for key in chunk.keys)
-        if max(map(len, chunk.values)) <= limit:
+        limit = self.max_message_bytes - OVERHEAD_BYTES
+        if max(map(len, chunk.values)) + max(len(key or b"") for key in chunk.keys) <= limit:
             return [chunk]
-        sizes = [len(value) <= limit for value in chunk.values]
-        large.extend(int(row) for fits, row in zip(sizes, chunk.index, strict=False) if not fits)
-        places = [place for place, fits in enumerate(sizes) if fits]
+        fit = [len(key or b"") + len(value) <= limit for key, value in zip(chunk.keys, chunk.values, strict=True)]
+        large.extend(int(row) for fits, row in zip(fit, chunk.index, strict=False) if not fits)
+        places = [place for place, fits in enumerate(fit) if fits]
         return [chunk.part(place, place + 1) for place in places]
 
     def _refuse(self, batch: Batch, rows: Sequence[int]) -> None:
