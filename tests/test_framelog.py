@@ -279,6 +279,13 @@ def test_frames_of_each_connection_come_back_with_their_sockets_and_turns(make: 
     assert log.counts.stored_bytes == sum(file.path.stat().st_size for file in (first, second))
 
 
+def test_a_secret_that_the_broker_repeats_is_overwritten_and_short_words_are_not_looked_for(make: Make) -> None:
+    log = make(run=False, hidden=lambda: ["canary-token", "abcd"])
+    log.put(0, [Frame(b"no session canary-token here", START), Frame(b"\x01abcd\x02", START)])
+    (file,) = finished(log)
+    assert [one.data for one in file] == [b"no session ************ here", b"\x01abcd\x02"]
+
+
 def test_instruments_that_are_subscribed_later_come_before_their_frames(make: Make) -> None:
     tokens = TokenMap({INFY.token: 0})
     log = make(run=False, tokens=tokens, block_bytes=1)

@@ -131,7 +131,8 @@ class Feed:
         self.name = name
         self.clock = clock or Clock()
         self._on_error = on_error
-        self._log = get_log(feed=name)
+        known = configuration.secrets_of(config)
+        self._log = get_log(lambda: known | self.account.secrets(), feed=name)
         self._parts = Assembly(config, name, plugins, self.clock, self._log)
         self._listeners: list[Callable[[Event], None]] = [plugins.notify]
         self._numbers = itertools.count(1)

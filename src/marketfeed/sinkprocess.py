@@ -60,7 +60,8 @@ class SinkProcess:
         """Set it to end a wait for the journal, or :meth:`watch`."""
         self._config = config
         self._plugins = plugins
-        self._log = get_log(feed=self.name, process=sink)
+        known = secrets_of(config)
+        self._log = get_log(lambda: known, feed=self.name, process=sink)
         self._parts = Assembly(config, self.name, plugins, self.clock, self._log)
         self._pipeline: Pipeline | None = None
         self._file: tuple[int, int] | None = None

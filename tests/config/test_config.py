@@ -12,7 +12,7 @@ import attrs
 import pytest
 
 from marketfeed import Mode, Sink, hookimpl
-from marketfeed.config import Config, build, load, redacted
+from marketfeed.config import Config, build, load, redacted, secrets_of
 from marketfeed.contract import Vendor, VendorSettings, base_url, secret, setting
 from marketfeed.errors import ConfigError
 from marketfeed.plugins import Plugins
@@ -557,6 +557,13 @@ def test_no_secret_shows_in_a_configuration(file: Path) -> None:
 def test_a_proxy_password_is_not_shown(file: Path) -> None:
     config = loaded(file, GOOD.replace("retries = 5", 'proxy = "http://me:pw@proxy.test:8080"'))
     assert redacted(config)["vendors"]["acme"]["proxy"] == "http://***@proxy.test:8080"
+
+
+def test_the_secrets_of_a_configuration_are_known_also_a_proxys_password(file: Path) -> None:
+    given = 'proxy = "http://me:p%40ss-s3cret@proxy.test:8080"'
+    text = GOOD.replace("retries = 5", given).replace("gzip = true", 'password = "sink-s3cret"')
+    known = secrets_of(loaded(file, text))
+    assert {"p%40ss-s3cret", "p@ss-s3cret", "sink-s3cret"} <= known
 
 
 def test_a_sink_whose_annotations_cannot_be_read_is_named(file: Path) -> None:

@@ -45,3 +45,17 @@ def test_json_lines_of_both_kinds_have_level_and_time(capsys: pytest.CaptureFixt
     assert (foreign["event"], foreign["level"]) == ("cursor 'a' is damaged", "warning")
     assert ours["time"]
     assert foreign["time"]
+
+
+def test_a_secret_without_a_name_is_hidden_where_it_is_known(capsys: pytest.CaptureFixture[str]) -> None:
+    configure("info", "json", ["canary-1"])
+    session = ["canary-2"]
+    get_log(lambda: session, feed="main").error("sink failed", error="no user canary-2 at the server")
+    session[0] = "canary-3"
+    try:
+        raise ConnectionError("cannot log in as 'canary-1'")
+    except ConnectionError:
+        logging.getLogger("marketfeed.sinks").exception("what now, %s?", "canary-1")
+    shown = capsys.readouterr().err
+    assert "canary" not in shown
+    assert "cannot log in as" in shown

@@ -49,7 +49,7 @@ def command(
     plugins = Plugins.discover()
     with ExitStack() as stack:
         config = configuration.load(file, plugins, placeholder="sandbox" if sandbox else None)
-        logs.configure(config.log.level, config.log.format)
+        logs.configure(config.log.level, config.log.format, configuration.secrets_of(config))
         for warning in config.warnings:
             click.echo(f"warning: {warning}", err=True)
         clock = None

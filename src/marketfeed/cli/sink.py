@@ -51,7 +51,7 @@ def command(
 
     plugins = Plugins.discover()
     config = configuration.load(file, plugins, placeholder="not used")
-    logs.configure(config.log.level, config.log.format)
+    logs.configure(config.log.level, config.log.format, configuration.secrets_of(config))
     process = SinkProcess(config, name, feed, plugins=plugins)
     if config.sinks[name].process != "own":
         warn(f'[sinks.{name}] has no process = "own", so `marketfeed run` delivers to it, too; one of them is refused')

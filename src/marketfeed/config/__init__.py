@@ -6,11 +6,13 @@ the TOML (the environment wins; nothing is put into it). Paths are relative to t
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote, urlsplit
 
 import attrs
 
@@ -105,9 +107,21 @@ def secrets_of(config: Config) -> set[str]:
     for vendor in config.vendors.values():
         fields = attrs.fields(type(vendor.settings))
         found |= _texts(getattr(vendor.settings, one.name) for one in fields if one.metadata.get("secret"))
+        found |= _passwords(getattr(vendor.settings, one.name) for one in fields)
     for sink in config.sinks.values():
         known = options_of(sink.cls)
         found |= _texts(value for name, value in sink.options.items() if known[name].secret)
+    return found
+
+
+def _passwords(values: Iterable[Any]) -> set[str]:
+    """Passwords inside URLs, such as a proxy's, as they are written and as they are meant."""
+    found: set[str] = set()
+    for value in values:
+        if isinstance(value, str) and "@" in value:
+            with contextlib.suppress(ValueError):
+                written = urlsplit(value).password or ""
+                found |= {written, unquote(written)} - {""}
     return found
 
 

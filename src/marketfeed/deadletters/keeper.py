@@ -70,7 +70,8 @@ class DeadLetters:
         self._clock = clock
         self._vendor = vendor
         self._journal = journal
-        self._hidden = hidden
+        self.hidden = hidden
+        """Gives the values that must neither be kept nor shown."""
         self._run = secrets.token_hex(5)
         self._numbers = itertools.count(1)
         self._lock = threading.Lock()
@@ -166,6 +167,10 @@ class DeadLetters:
                 self._keep(letter)
             start = end
 
+    def shown(self, text: str) -> str:
+        """What may be shown of a text: without the values that must not be kept."""
+        return clean(text, self.hidden())
+
     def _letter(self, kind: str, reason: str, source: str, error: str, **values: Any) -> DeadLetter:
         code, journal = slug(reason), self._journal
         return DeadLetter(
@@ -186,7 +191,7 @@ class DeadLetters:
         return f"{self._run}-{next(self._numbers)}"
 
     def _clean(self, text: str) -> str:
-        return clean(text[: 2 * _MOST_ERROR], self._hidden())[:_MOST_ERROR] if text else ""
+        return clean(text[: 2 * _MOST_ERROR], self.hidden())[:_MOST_ERROR] if text else ""
 
     def _names(self, rows: Rows) -> tuple[str, str]:
         if self._journal is None or rows.dtype != TICK:

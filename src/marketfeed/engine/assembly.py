@@ -159,4 +159,5 @@ class Assembly:
             rotate_bytes=plan.rotate,
             keep_bytes=plan.keep_bytes,
             emit=lambda kind, data: pipeline.events.put(kind, None, data),
+            hidden=pipeline.deadletters.hidden,
         )

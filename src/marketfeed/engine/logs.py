@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import re
 import sys
-from collections.abc import MutableMapping
+from collections.abc import Callable, Iterable, MutableMapping
 from typing import Any, Protocol
 
 import structlog
@@ -17,7 +17,7 @@ import structlog
 from marketfeed.clock import ist_text
 from marketfeed.redaction import clean
 
-__all__ = ["Log", "configure", "get_log", "redact"]
+__all__ = ["Log", "configure", "get_log", "redactor"]
 
 _SECRET_KEY = re.compile(r"token|secret|password|totp|otp|jwt|authorization|api_?key|checksum", re.IGNORECASE)
 
@@ -31,22 +31,35 @@ class Log(Protocol):
     def error(self, event: str, **values: Any) -> Any: ...
 
 
-def redact(_: Any, __: str, values: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
-    """A structlog processor: blanks values with a secret's name and secrets quoted inside text."""
-    for key, value in values.items():
-        if isinstance(value, str):
-            values[key] = "***" if key != "event" and _SECRET_KEY.search(key) else clean(value)
-    return values
+Hidden = Callable[[], Iterable[str]]
+"""Gives the secrets of this moment: those of the configuration, and the session's."""
 
 
-def get_log(**bound: Any) -> Log:
+def _no_secrets() -> Iterable[str]:
+    return ()
+
+
+def redactor(hidden: Hidden = _no_secrets) -> Callable[[Any, str, MutableMapping[str, Any]], Any]:
+    """A structlog processor: blanks values with a secret's name, and secrets quoted inside text."""
+
+    def redact(_: Any, __: str, values: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
+        secrets = hidden()
+        for key, value in values.items():
+            if isinstance(value, str):
+                values[key] = "***" if key != "event" and _SECRET_KEY.search(key) else clean(value, secrets)
+        return values
+
+    return redact
+
+
+def get_log(hidden: Hidden = _no_secrets, **bound: Any) -> Log:
     """A logger with values bound to it; quiet below warning unless the host sets logging up."""
     log: Log = structlog.wrap_logger(
         logging.getLogger("marketfeed"),
         processors=[
             structlog.stdlib.filter_by_level,
             structlog.stdlib.add_log_level,
-            redact,
+            redactor(hidden),
             structlog.stdlib.ProcessorFormatter.wrap_for_formatter,
         ],
         wrapper_class=structlog.stdlib.BoundLogger,
@@ -61,9 +74,11 @@ def _stamp(_: Any, __: str, values: MutableMapping[str, Any]) -> MutableMapping[
     return values
 
 
-def configure(level: str = "info", form: str = "auto") -> None:
+def configure(level: str = "info", form: str = "auto", secrets: Iterable[str] = ()) -> None:
     """Send the logs of this process to standard error: ``text`` for people, ``json`` for machines,
-    ``auto`` by whether it is a terminal. Times are India time."""
+    ``auto`` by whether it is a terminal. Times are India time. ``secrets`` are blanked out of every record, also
+    out of those of plugins and their libraries."""
+    known = tuple(secrets)
     text = form == "text" or (form == "auto" and sys.stderr.isatty())
     console = structlog.dev.ConsoleRenderer(timestamp_key="time", exception_formatter=structlog.dev.plain_traceback)
     renderer: Any = console if text else structlog.processors.JSONRenderer()
@@ -75,7 +90,7 @@ def configure(level: str = "info", form: str = "auto") -> None:
                 _stamp,
                 structlog.stdlib.ProcessorFormatter.remove_processors_meta,
                 structlog.processors.format_exc_info,
-                redact,
+                redactor(lambda: known),
                 renderer,
             ],
         )

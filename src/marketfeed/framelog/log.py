@@ -7,7 +7,7 @@ import queue
 import secrets
 import threading
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final, Literal, Protocol, get_origin
 
@@ -19,6 +19,7 @@ from marketfeed.framelog.files import CaptureWriter, Shelf
 from marketfeed.framelog.format import FileHeader, Turn
 from marketfeed.instruments import Instrument, TokenMap
 from marketfeed.journal.layout import safe_name
+from marketfeed.redaction import hide
 
 __all__ = ["CaptureCounts", "CaptureLog", "FrameLog", "told_settings"]
 
@@ -29,6 +30,8 @@ FLUSH_S: Final = 1.0
 QUEUE_BYTES: Final = 64 * 2**20
 _POLL_S: Final = 0.05
 """The writer looks this often instead of being woken, so that handing over costs the parse thread nothing."""
+_SHORTEST: Final = 8
+"""Of a secret that is looked for in frames: a shorter one may stand in binary ticks by chance."""
 _REPEAT_S: Final = 10.0
 """A failure that goes on is told again this often."""
 
@@ -85,6 +88,7 @@ class FrameLog:
         queue_bytes: int = QUEUE_BYTES,
         block_bytes: int = BLOCK_BYTES,
         emit: Callable[[str, Mapping[str, Any]], None] | None = None,
+        hidden: Callable[[], Iterable[str]] = tuple,
     ) -> None:
         self.folder = folder / safe_name(feed, "feed")
         self.counts = CaptureCounts()
@@ -108,6 +112,7 @@ class FrameLog:
         self._instruments = instruments
         self._clock = clock
         self._log = log
+        self._hidden = hidden
         self._emit = emit or (lambda _kind, _data: None)
         self._rotate_bytes = rotate_bytes
         self._keep_bytes = keep_bytes
@@ -177,7 +182,7 @@ class FrameLog:
 
     def _write(self, connection: int) -> None:
         """Write what waits of one connection as a block."""
-        turns = self._waiting.pop(connection)
+        turns = _without(self._hidden(), self._waiting.pop(connection))
         frames = sum(len(turn.frames) for turn in turns)
         try:
             writer = self._writer(connection)
@@ -243,6 +248,14 @@ def told_settings(settings: attrs.AttrsInstance | None) -> dict[str, Any]:
         if not field.metadata.get("secret") and (choice or field.type in (bool, int, float)):
             told[field.name] = value
     return told
+
+
+def _without(words: Iterable[str], turns: Sequence[Turn]) -> list[Turn]:
+    """The frames with secrets that the broker repeats overwritten by as many ``*``; others as they are."""
+    long = [word for word in words if len(word) >= _SHORTEST]
+    return [
+        turn._replace(frames=[frame._replace(data=hide(frame.data, long)) for frame in turn.frames]) for turn in turns
+    ]
 
 
 def _version() -> str:

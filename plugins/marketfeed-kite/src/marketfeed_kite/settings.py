@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import attrs
 
-from marketfeed.contract import VendorSettings, base_url, secret, setting
+from marketfeed.contract import VendorSettings, base_url, secret
 
 __all__ = ["KiteSettings"]
 
@@ -19,7 +19,7 @@ class KiteSettings(VendorSettings):
     """Base URL of the REST API"""
     stream_url: str = base_url("wss://ws.kite.trade")
     """Base URL of the WebSocket"""
-    api_key: str = setting(env="KITE_API_KEY", validator=attrs.validators.min_len(1))
+    api_key: str = secret(env="KITE_API_KEY", validator=attrs.validators.min_len(1))
     """Key of the app, from the developer console"""
     api_secret: str | None = secret(env="KITE_API_SECRET", default=None)
     """Secret of the app; needed to exchange a request token"""

@@ -1,0 +1,95 @@
+"""A certificate that proves nothing is refused, for REST and for the stream, at the start and in the middle of a day."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+import pytest
+from trials._report import Report
+
+from marketfeed import Feed
+from marketfeed.contract import Event
+from marketfeed.errors import MarketFeedError
+from marketfeed.sandbox import Sandbox
+from marketfeed.tokens import MemoryTokenStore
+
+pytest.importorskip("trustme")
+BAD = ("self-signed", "wrong-host", "expired")
+
+
+@pytest.fixture
+def authority(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Where the sandbox writes its authority; this process trusts it, as an administrator would make it do."""
+    path = tmp_path / "ca.pem"
+    monkeypatch.setenv("SSL_CERT_FILE", str(path))
+    monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(path))
+    return path
+
+
+def feed_on(box: Sandbox) -> Feed:
+    settings = box.settings()
+    assert settings["rest_url"].startswith("https:")
+    assert settings["stream_url"].startswith("wss:")
+    return Feed("kite", instruments=["NSE:INFY"], settings=settings, tokens=MemoryTokenStore())
+
+
+def wait_for(feed: Feed, events: list[Event], why: str) -> None:
+    """Wait until the line was refused for that reason."""
+    end = time.monotonic() + 15
+    while not any(why in str(event.data.get("why", "")) for event in list(events) if event.kind == "line"):
+        assert time.monotonic() < end, events
+        assert feed.error is None
+        time.sleep(0.02)
+
+
+def check_rest(name: str, authority: Path) -> None:
+    """The instruments are not even asked for."""
+    with Sandbox("kite", seed=1, instruments=20, tls=name, ca_file=authority, log=True) as box:
+        feed = feed_on(box)
+        with pytest.raises(MarketFeedError, match="certificate"):
+            feed.start()
+        assert box.counts["requests"] == 0
+        assert box.counts["connections"] == 0
+
+
+def check_stream(name: str, authority: Path) -> None:
+    """The certificate turns bad after the start: the line is not taken, and taken again when it is good."""
+    events: list[Event] = []
+    with Sandbox("kite", seed=1, instruments=20, ticks_per_second=100, tls="good", ca_file=authority) as box:
+        feed = feed_on(box)
+        feed.on_event(events.append)
+        with feed:
+            end = time.monotonic() + 10
+            while "NSE:INFY" not in feed.latest:
+                assert time.monotonic() < end, "no tick over good TLS"
+                time.sleep(0.02)
+            connects = box.counts["connections"]
+            box.fault("certificate", how=name)
+            box.drop()
+            wait_for(feed, events, "TLS with 127.0.0.1 failed")
+            assert box.counts["connections"] == connects
+            box.clear("certificate")
+            end = time.monotonic() + 20
+            while box.counts["connections"] == connects:
+                assert time.monotonic() < end, "it did not come back"
+                time.sleep(0.02)
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_a_bad_certificate_of_the_rest_side_is_refused(name: str, authority: Path) -> None:
+    check_rest(name, authority)
+
+
+@pytest.mark.parametrize("name", BAD[:2])
+def test_a_bad_certificate_of_the_stream_is_refused(name: str, authority: Path) -> None:
+    check_stream(name, authority)
+
+
+@pytest.mark.chaos
+def test_bad_certificates_again_and_again(authority: Path, report: Report) -> None:
+    for _ in range(5):
+        for name in BAD:
+            check_rest(name, authority)
+            check_stream(name, authority)
+    report("7 bad certificates, REST and stream", 30, "all refused, no request sent", aim="all")
