@@ -94,7 +94,7 @@ def _from_json(document: Any) -> Iterator[Entry]:
 
 
 def _from_csv(text: str) -> Iterator[Entry]:
-    rows = [row for row in csv.reader(text.splitlines()) if row and row[0].strip() and not row[0].startswith("#")]
+    rows = [row for row in csv.reader(text.splitlines()) if any(map(str.strip, row)) and not row[0].startswith("#")]
     header = [name.strip().lower() for name in rows[0]] if rows else []
     if "symbol" not in header:
         yield from (_entry({"symbol": row[0]}, {}) for row in rows)
