@@ -49,6 +49,11 @@ class Market:
     def __len__(self) -> int:
         return len(self._instruments)
 
+    @property
+    def ticks(self) -> Ints:
+        """How many ticks each line has made; the n-th one is the same whatever the vendor. Shape ``(lines,)``."""
+        return self._count.copy()
+
     # --- set-up -------------------------------------------------------------------------------
 
     def _describe(self, listings: Sequence[Listing]) -> None:
