@@ -85,6 +85,16 @@ def sink_error(error: Exception, servers: str, topic: str = "") -> SinkError:
     return SinkError(f"{what}: no answer ({_text(error)}); check servers and that it runs")
 
 
+def _remembering(clients: list[Any]) -> Callable[..., Any]:
+    from kafka.producer.kafka import KafkaNetClient
+
+    def make(**options: Any) -> Any:
+        clients.append(KafkaNetClient(**options))
+        return clients[-1]
+
+    return make
+
+
 def _unreachable(error: Exception, cluster: Cluster) -> SinkError:
     """kafka-python 3.0.12 does not say that a login was refused: the broker hangs up, and it tries again."""
     from kafka.errors import KafkaTimeoutError
@@ -123,9 +133,13 @@ class PythonDriver:
             "metrics_enabled": False,
             **cluster.extra,
         }
+        clients: list[Any] = []
         try:
-            self._producer: Any = KafkaProducer(**options)
+            self._producer: Any = KafkaProducer(**options, kafka_client=_remembering(clients))
         except Exception as error:
+            for client in clients:  # which nobody else would close: an outage must not cost a socket a minute
+                with contextlib.suppress(Exception):
+                    client.close()
             raise _unreachable(error, cluster) from error
         quieten()
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 import attrs
@@ -21,10 +20,6 @@ from marketfeed_kafka.settings import Cluster
 __all__ = ["KafkaSink"]
 
 _positive: Any = attrs.validators.gt(0)
-
-
-def _text(value: Path | str | None) -> str | None:
-    return None if value is None else str(value)
 
 
 @attrs.define(slots=False, kw_only=True)
@@ -71,11 +66,11 @@ class KafkaSink(Sink):
     """Name for the login"""
     sasl_password: str | None = secret(env="KAFKA_PASSWORD", default=None)
     """Password for the login"""
-    ssl_cafile: str | None = attrs.field(default=None, converter=_text)
+    ssl_cafile: str | None = None
     """File of certificates to trust; by default those of the system"""
-    ssl_certfile: str | None = attrs.field(default=None, converter=_text)
+    ssl_certfile: str | None = None
     """File with a certificate of this client"""
-    ssl_keyfile: str | None = attrs.field(default=None, converter=_text)
+    ssl_keyfile: str | None = None
     """File with its private key"""
     ssl_key_password: str | None = secret(default=None)
     """Password of that file"""
