@@ -517,3 +517,23 @@ def test_a_check_that_a_sink_cannot_be_put_to_is_not_collected() -> None:
     assert "test_candles" not in collected
     assert "test_a_sink_that_stores_no_position_says_none" in collected
     assert collected < set(_checks(SinkContract))
+
+
+def test_an_author_may_switch_a_check_off_and_replace_another() -> None:
+    class Mine(ToyContract):
+        test_candles = None
+
+        def test_it_prints_nothing(self) -> None:  # type: ignore[override]
+            """Of my own."""
+
+    class Derived(Mine):
+        can_fail = False
+
+    class Again(Derived):
+        can_fail = True
+
+    for cls in (Mine, Derived, Again):
+        assert cls.test_candles is None
+        assert cls.test_it_prints_nothing.__doc__ == "Of my own."
+    assert Derived.test_a_feed_rides_out_an_outage is None
+    assert Again.test_a_feed_rides_out_an_outage is Mine.test_a_feed_rides_out_an_outage is not None

@@ -8,8 +8,9 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
-from marketfeed.testing import SinkContract
 from marketfeed_mysink.sink import MysinkSink
+
+from marketfeed.testing import SinkContract
 
 
 class TestMysink(SinkContract):

@@ -69,11 +69,20 @@ class SinkCase:
     large_rows: ClassVar[int] = 10_000
     """Rows in the very large batch"""
 
+    _left_out: ClassVar[frozenset[str]] = frozenset()
+
     def __init_subclass__(cls, **options: Any) -> None:
         super().__init_subclass__(**options)
-        for name, check in _checks(cls).items() if hasattr(cls, "sink") else ():
-            if getattr(cls, name) in (None, check):
-                setattr(cls, name, check if all(map(cls._can, getattr(check, _MARK, ()))) else None)
+        if not hasattr(cls, "sink"):
+            return
+        left_out = set()
+        for name, check in _checks(cls).items():
+            if getattr(cls, name) is not check and name not in cls._left_out:
+                continue  # the author's own, or switched off by the author
+            needed = all(map(cls._can, getattr(check, _MARK, ())))
+            setattr(cls, name, check if needed else None)
+            left_out |= set() if needed else {name}
+        cls._left_out = frozenset(left_out)
 
     @classmethod
     def _can(cls, ability: str) -> bool:

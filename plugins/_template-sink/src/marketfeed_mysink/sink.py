@@ -9,7 +9,7 @@ from typing import Any
 
 import attrs
 
-from marketfeed import CandleBatch, Sink, TickBatch
+from marketfeed import Sink
 from marketfeed.sinks.encode import TickEncoder
 
 
@@ -27,7 +27,7 @@ class MysinkSink(Sink):
         self._db = sqlite3.connect(self.path, timeout=1.0)
         self._db.execute("CREATE TABLE IF NOT EXISTS ticks (journal TEXT, seq INTEGER, document TEXT)")
 
-    def write(self, batch: TickBatch | CandleBatch) -> None:
+    def write(self, batch: Any) -> None:
         rows = zip(repeat(batch.journal), batch.seq.tolist(), self._encoder.messages(batch))
         with self._db:  # one transaction: all of the batch or, with an error, nothing of it
             self._db.executemany("INSERT INTO ticks VALUES (?, ?, ?)", rows)
