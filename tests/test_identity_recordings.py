@@ -1,4 +1,4 @@
-"""Identity on real masters: Kite's and Noren's dumps of 2025 and mStock's excerpt, where they are beside the checkout."""
+"""Identity on real masters: Kite's and Noren's dumps of 2025 and mStock's excerpt, if they are beside the checkout."""
 
 from __future__ import annotations
 

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from marketfeed.enums import Exchange, Kind
-from marketfeed.lookup import SearchIndex
+from marketfeed.lookup import Places, SearchIndex
 
 __all__ = ["Instrument", "InstrumentTable", "TokenMap"]
 
@@ -94,7 +94,7 @@ class InstrumentTable:
         """
         index = self._index
         places = (index.keys if ":" in pattern else index.symbols).glob(pattern)
-        return [self._all[place] for place in index.narrow(places, exchange, kind).tolist()]
+        return self._at(index.narrow(places, exchange, kind))
 
     def find(
         self,
@@ -118,14 +118,16 @@ class InstrumentTable:
         else:
             places = index.ranked(text) if text.strip() else np.arange(len(self._all))
         day = expiry.toordinal() if expiry is not None else None
-        narrowed = index.narrow(places, exchange, kind, day, strike)
-        return [self._all[place] for place in narrowed.tolist()]
+        return self._at(index.narrow(places, exchange, kind, day, strike))
 
     def contracts(self, name: str, exchange: str | None = None) -> list[Instrument]:
         """Futures and options on an underlying, such as ``NIFTY``, in table order."""
         index = self._index
         places = index.narrow(index.names.equal(name.upper()), exchange)
-        return [one for place in places.tolist() if (one := self._all[place]).expiry is not None]
+        return [one for one in self._at(places) if one.expiry is not None]
+
+    def _at(self, places: Places) -> list[Instrument]:
+        return list(map(self._all.__getitem__, places.tolist()))
 
     def by_exchange_token(self, exchange: str, token: str) -> Instrument | None:
         """The instrument with the exchange's own number, or None. Indices have no such number in common."""

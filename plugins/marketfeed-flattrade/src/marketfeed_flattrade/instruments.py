@@ -67,24 +67,28 @@ def read_master(text: str, name: str = "") -> list[Instrument]:
         raise RequestRejected(f"FlatTrade's scrip master {name} does not begin with its column names")
     places = [header.index(column) if column in header else -1 for column in _COLUMNS]
     found, bad = [], 0
+    days: dict[str, date | None] = {"": None}
     for row in rows:
         row.append("")  # what a missing column holds, at place -1
         try:
-            found.append(_instrument([row[place] for place in places]))
-        except (ValueError, TypeError, IndexError):
+            found.append(_instrument([row[place] for place in places], days))
+        except (ValueError, TypeError, LookupError):
             bad += 1
     if bad:
         _log.warning("%d rows of FlatTrade's scrip master %s could not be read", bad, name)
     return respell_contracts(found)
 
 
-def _instrument(row: list[str]) -> Instrument:
+def _instrument(row: list[str], days: dict[str, date | None]) -> Instrument:
+    """``days`` keeps the few days of expiry, which thousands of rows share."""
     exchange, number, lot, name, trading_symbol, segment, expiry, strike, side, tick = row
     token = str(int(number))
     cash = exchange in ("NSE", "BSE")
     index = segment.upper() in ("INDEX", "UNDIND")
     kind = _kind(segment, side, index=index)
     series = segment if cash and not index else ""
+    if expiry not in days:
+        days[expiry] = _day(expiry)
     return Instrument(
         exchange=_EXCHANGES[exchange],
         symbol=_symbol(exchange, name, trading_symbol, series, index=index),
@@ -94,7 +98,7 @@ def _instrument(row: list[str]) -> Instrument:
         name=name or trading_symbol,
         kind=kind,
         series=series,
-        expiry=_day(expiry) if expiry else None,
+        expiry=days[expiry],
         strike=float(strike or 0) if kind in _OPTIONS else 0.0,  # futures carry -1e-07 in some masters
         lot_size=int(lot or 1),
         tick_size=float(tick or 0),  # FlatTrade's own masters have no such column
