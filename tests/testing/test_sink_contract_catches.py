@@ -445,6 +445,45 @@ class TakesAnyTextAsANumber(Toy):
     rows: int = attrs.field(default=1, converter=lambda value: value)
 
 
+@caught_by("test_every_metric_is_documented")
+class CountsWhatNobodyKnows(Toy):
+    def metrics(self) -> dict[str, float]:
+        return {"toy_rows_total": 0}
+
+
+@caught_by("test_metrics_are_plain_numbers_at_any_moment")
+class CountsOnlyWhileItIsOpen(Toy):
+    _count: Any = attrs.field(init=False, default=None)
+
+    def open(self) -> None:
+        self._count = 0
+
+    def metrics(self) -> dict[str, float]:
+        return {"toy_rows_total": self._count}
+
+
+@caught_by("test_metrics_are_plain_numbers_at_any_moment")
+class CountsDown(Toy):
+    def metrics(self) -> dict[str, float]:
+        return {"toy_rows_total": len(self._buffer)}
+
+
+@caught_by("test_refused_rows_are_named_and_the_others_are_taken")
+class RefusesOneRowTooFewLate(Toy):
+    _late: Any = attrs.field(init=False, default=None)
+
+    def write(self, batch: Any) -> None:
+        bad = np.array([symbol == "NSE:REFUSED" for symbol in batch.symbols])
+        super().write(batch[~bad])
+        self._late = batch[bad][1:]
+
+    def flush(self) -> None:
+        super().flush()
+        late, self._late = self._late, None
+        if late is not None and len(late):
+            raise SinkError("the server knows no REFUSED", refused=late)
+
+
 @caught_by("test_secret_options_are_marked")
 class ShowsItsPasswordField(Toy):
     api_key: str = "abc"

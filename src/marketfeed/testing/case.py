@@ -62,8 +62,6 @@ class SinkCase:
     """:meth:`make_hopeless` is there"""
     documentation: ClassVar[str | Path] = ""
     """The text for users, or its file: every option and metric stands in it, in backquotes"""
-    metrics: ClassVar[Sequence[str]] = ()
-    """Metrics that it adds to the default registry of ``prometheus_client``"""
     patience_s: ClassVar[float] = 20.0
     """How long any call may take, and a delivery after an outage"""
     large_rows: ClassVar[int] = 10_000
@@ -122,7 +120,8 @@ class SinkCase:
         raise NotImplementedError
 
     def refused_ticks(self, folder: Path) -> tuple[TickBatch, Sequence[int]]:
-        """A batch, and the indices of those rows in it that the sink will never take."""
+        """A batch, and the indices of those rows in it that the sink will never take: ``write`` names them in
+        ``SinkError.rejected``, or ``flush`` gives them as ``SinkError.refused``."""
         raise NotImplementedError
 
     # --- for the checks -----------------------------------------------------------------------------
