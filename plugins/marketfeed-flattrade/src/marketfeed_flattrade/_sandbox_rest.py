@@ -6,7 +6,7 @@ import json
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Any
-from urllib.parse import unquote
+from urllib.parse import unquote, unquote_plus
 
 import numpy as np
 
@@ -152,7 +152,7 @@ class Rest:
     # --- scrips and quotes --------------------------------------------------------------------
 
     def _search(self, data: dict[str, Any]) -> HttpReply:
-        words = unquote(str(data["stext"])).upper().split()
+        words = unquote_plus(str(data["stext"])).upper().split()
         exchange = str(data.get("exch") or "NSE")
         found = [
             one.search
@@ -189,7 +189,7 @@ class Rest:
 
     def _chain(self, data: dict[str, Any]) -> HttpReply:
         """Options of the same name and expiry as the one named, ``cnt`` strikes on each side of ``strprc``."""
-        name = unquote(str(data["tsym"]))
+        name = unquote_plus(str(data["tsym"]))
         like = next((one for one in self._scrips if one.exchange == data["exch"] and one.trading_symbol == name), None)
         if like is None or not like.expiry:
             return refused(_NO_DATA)
