@@ -18,6 +18,7 @@ from marketfeed import (
     Feed,
     Historical,
     Instrument,
+    Instruments,
     InstrumentTable,
     Interval,
     Journal,
@@ -130,6 +131,17 @@ def history() -> CandleBatch:
         assert_type(bars.intervals, list[Interval])
         bars.to_pandas().head()
         return past.candles(["NSE:INFY", "NSE:TCS"], "1d", start="2025-01-01", open_interest=True)
+
+
+def instruments() -> list[Instrument]:
+    with Instruments("kite") as book, Instruments("flattrade") as other:
+        assert_type(book.search("NIFTY", expiry=date(2026, 11, 24), type="CE"), list[Instrument])
+        assert_type(book.chain("NIFTY").calls[24_000.0], Instrument)
+        assert_type(book.chain("NIFTY", "2026-11-24").strikes, tuple[float, ...])
+        assert_type(book.future("NIFTY", 1).expiry, date | None)
+        for mine, theirs in book.map(other):
+            print(mine.key, theirs.token)
+        return book.select(["@nifty50", "NFO:NIFTY OPT ATM+-5"])
 
 
 def journal() -> int:
