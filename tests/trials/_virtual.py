@@ -32,7 +32,8 @@ NIGHT_READ_S = 2.0
 HEARTBEAT_S = 1.0
 ROUND_TRIP_S = 0.02
 WANTED = Subscription.of([Instrument(exchange="NSE", symbol="INFY", token="1")], Mode.FULL)
-TICK, HEARTBEAT, ORDER = (ws.BINARY, b"tick"), (ws.TEXT, b"hb"), (ws.TEXT, b"order")
+TICK, PONG = ws.Message(ws.BINARY, b"tick"), ws.Message(ws.PONG, b"")
+HEARTBEAT, ORDER = ws.Message(ws.TEXT, b"hb"), ws.Message(ws.TEXT, b"order")
 NEVER = float("inf")
 
 
@@ -193,7 +194,7 @@ class VirtualLine:
                 broker.take_tick()
             broker.received_s.append(now)
             return [TICK], 6
-        return {"heartbeat": [HEARTBEAT], "order": [ORDER], "pong": [(ws.PONG, b"")]}[what], 2
+        return {"heartbeat": [HEARTBEAT], "order": [ORDER], "pong": [PONG]}[what], 2
 
     def send(self, messages: Sequence[str | bytes]) -> None:
         for message in messages:

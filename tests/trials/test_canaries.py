@@ -16,26 +16,21 @@ import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 from trials._report import Report
 
-from marketfeed import Feed
-from marketfeed.batches import TickBatch
-from marketfeed.config import load
-from marketfeed.contract import Event
-from marketfeed.errors import MarketFeedError
 from marketfeed.framelog import read_frames
 from marketfeed.sandbox import Sandbox
-from marketfeed.tokens import MemoryTokenStore
 
-KITE = {
+KITE: dict[str, Any] = {
     "api_key": "canarykey7f3a91",
     "api_secret": "canarysecret52c08e",
     "access_token": "canarytoken9d4b6610",
 }
 PROXY = "canaryproxyb71d"
-FLATTRADE = {
+FLATTRADE: dict[str, Any] = {
     "password": "canarypass-e04f",
     "totp_secret": "KNQW4YLSPEZDGNBV",
     "api_key": "canaryfkey3b2c",

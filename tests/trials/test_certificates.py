@@ -1,4 +1,4 @@
-"""A certificate that proves nothing is refused, for REST and for the stream, at the start and in the middle of a day."""
+"""A certificate that proves nothing is refused, for REST and for the stream, at the start and later."""
 
 from __future__ import annotations
 

@@ -123,8 +123,7 @@ def play_all(ways: tuple[Way, ...], history_s: float) -> dict[str, float]:
     """All ways at once; how late each was noticed."""
     with ExitStack() as stack:
         trials = [_start(way, stack) for way in ways]
-        for trial in trials:
-            _until(lambda trial=trial: trial.feed.pipeline.wires[0].counts.frames > 20, 10)
+        _until(lambda: all(trial.feed.pipeline.wires[0].counts.frames > 20 for trial in trials), 20)
         time.sleep(history_s)
         errors: list[BaseException] = []
         threads = [threading.Thread(target=_kept, args=(trial, errors)) for trial in trials]

@@ -9,7 +9,7 @@ from __future__ import annotations
 import random
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -155,7 +155,7 @@ def play(rate: float, seconds: float, seed: int) -> tuple[Counter[str], int]:
     return started, sent - started.total()
 
 
-def compare(frames: list[SentFrame], kept: Rows, letters: list[Any]) -> Counter[Flag]:
+def compare(frames: Sequence[SentFrame], kept: Rows, letters: list[Any]) -> Counter[Flag]:
     """Walk over what was sent; take each row from the journal, or from the dead letters where it belongs there."""
     aside = np.concatenate([letter.ticks() for letter in letters]) if letters else kept[:0]
     places = {"journal": 0, "letters": 0}

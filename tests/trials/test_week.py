@@ -88,7 +88,7 @@ def play_week(name: str, rate: float, seed: int, monkeypatch: pytest.MonkeyPatch
     return len(broker.opened_s) - 1, len(broker.asked_s), len(broker.received_s)
 
 
-@pytest.mark.parametrize(("name", "rate"), [(list(WEEKS)[0], 1 / 60), (list(WEEKS)[1], 0.5)])
+@pytest.mark.parametrize(("name", "rate"), [(list(WEEKS)[1], 0.5), (list(WEEKS)[-3], 1 / 60)])
 def test_a_healthy_line_is_never_left_over_a_week(name: str, rate: float, monkeypatch: pytest.MonkeyPatch) -> None:
     reconnects, _, received = play_week(name, rate, 1, monkeypatch)
     assert reconnects == 0
