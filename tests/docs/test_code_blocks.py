@@ -142,7 +142,7 @@ def options_missing(words: list[str]) -> list[str]:
         if isinstance(command, click.Group):
             known |= {name for option in command.params for name in option.opts}
             if word.startswith("-"):
-                missing += [word] if word not in known else []
+                missing += [word] if word.partition("=")[0] not in known else []
                 continue
             found = command.get_command(context, word)
             if found is None:

@@ -88,6 +88,7 @@ class ConfluentDriver:
             "reconnect.backoff.max.ms": 1000,
             "error_cb": self._errors.append,
             "logger": _logger(),
+            "log_level": 3,  # errors; it warns of enable.gapless.guarantee at every start
             **cluster.extra,
         }
         try:

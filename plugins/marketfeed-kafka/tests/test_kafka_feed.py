@@ -1,0 +1,213 @@
+"""Kafka in a whole feed: commands, metrics, dead letters, the consumer of the how-to page, a broker that is away."""
+
+from __future__ import annotations
+
+import json
+import re
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner
+from marketfeed_kafka.sink import KafkaSink
+from servers.servers import KafkaServer
+
+from marketfeed.cli import main
+from marketfeed.clock import Clock
+from marketfeed.engine.deadletters import DeadLetters
+from marketfeed.engine.delivery import Delivery, DeliveryState
+from marketfeed.engine.logs import get_log
+from marketfeed.instruments import Instrument
+from marketfeed.journal import Journal
+
+pytestmark = pytest.mark.servers
+
+PAGE = Path(__file__).resolve().parents[3] / "docs" / "how-to" / "kafka.md"
+SHORT, LONG = (
+    Instrument(exchange="NSE", symbol="A", token="2"),
+    Instrument(exchange="NSE", symbol="X" * 5000, token="1"),
+)
+
+
+def marketfeed(*words: str | Path) -> Any:
+    return CliRunner().invoke(main, [str(word) for word in words])
+
+
+@pytest.fixture
+def feed_toml(tmp_path: Path, kafka: KafkaServer, topic: Callable[..., str]) -> Callable[..., Path]:
+    """Writes a configuration with one Kafka sink."""
+
+    def write(**options: Any) -> Path:
+        lines = {"servers": kafka.bootstrap, "request_timeout_s": 2, **options}
+        table = "\n".join(f"{name} = {json.dumps(value)}" for name, value in lines.items())
+        file = tmp_path / "feed.toml"
+        file.write_text(
+            f'[feeds.main]\nvendor = "kite"\ninstruments = ["NSE:INFY"]\nsinks = ["kafka"]\n'
+            f'[vendors.kite]\napi_key = "k"\napi_secret = "s"\n'
+            f'[sinks.kafka]\n{table}\n[journal]\nfolder = "{tmp_path / "journal"}"\n'
+        )
+        return file
+
+    return write
+
+
+def test_check_connect_says_what_it_found_or_what_is_wrong(
+    feed_toml: Callable[..., Path], topic: Callable[..., str]
+) -> None:
+    name = topic(partitions=3)
+    good = marketfeed("check", feed_toml(topic=name), "--connect", "--json")
+    assert good.exit_code == 0, good.output
+    assert json.loads(good.output)["sinks"][0]["found"].endswith(f"{name} (3 partitions)")
+    bad = marketfeed("check", feed_toml(servers="127.0.0.1:1"), "--connect", "--json")
+    assert bad.exit_code == 1
+    assert "check servers" in json.loads(bad.output)["sinks"][0]["error"]
+
+
+def test_topics_are_planned_and_then_made(feed_toml: Callable[..., Path], topic: Callable[..., str]) -> None:
+    file = feed_toml(topic=topic() + "-new", partitions=3, retention_hours=2)
+
+    def run(verb: str) -> list[Any]:
+        done = marketfeed("topics", verb, "--config", file)
+        assert done.exit_code == 0, done.output
+        return [json.loads(line) for line in done.output.splitlines()]
+
+    assert [one["action"] for one in run("plan")] == ["create"]
+    assert [one["action"] for one in run("plan")] == ["create"]  # nothing was changed
+    assert [one["action"] for one in run("apply")] == ["create"]
+    wait_until(lambda: run("plan")[0]["present"] == 3)
+    assert [one["action"] for one in run("plan")] == ["keep"]
+    assert run("apply") == []
+
+
+def wait_until(condition: Callable[[], object], seconds: float = 20) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "not in time"
+        time.sleep(0.05)
+
+
+def test_refused_ticks_come_back_from_their_topic_into_the_store(
+    feed_toml: Callable[..., Path], topic: Callable[..., str], ticks: Any, kafka: KafkaServer, tmp_path: Path
+) -> None:
+    name, dead = topic(), topic()
+    options = {"topic": name, "dead_letter_topic": dead, "max_message_bytes": 4000}
+    out = KafkaSink(servers=kafka.bootstrap, **options)
+    out.open()
+    batch = ticks(5, 0, (SHORT,) * 4 + (LONG,))
+    out.write(batch)
+    out.flush()
+    out.close()
+    file, letters = feed_toml(**options), tmp_path / "letters.jsonl"
+    done = marketfeed("deadletters", "--kafka", dead, "--dump", letters, "--config", file)
+    assert done.exit_code == 0, done.output
+    done = marketfeed("deadletters", "import", letters, "--config", file)
+    assert done.exit_code == 0, done.output
+    (listed,) = marketfeed("deadletters", "list", "--config", file).stdout.splitlines()
+    letter = json.loads(listed)
+    assert (letter["kind"], letter["reason"], letter["source"]) == ("refused", "MessageTooLarge", "kafka")
+    assert letter["first_row"] == 4
+
+
+def delivery_of(sink: KafkaSink, journal: Any, **options: Any) -> Delivery:
+    return Delivery(
+        "kafka",
+        sink,
+        lambda: journal.reader("kafka", start="oldest"),
+        Clock(),
+        DeadLetters("main", Clock()),
+        get_log(),
+        lambda kind, data: None,
+        **options,
+    )
+
+
+def test_a_row_refused_late_is_counted_as_a_dead_letter_and_not_as_delivered(
+    kafka: KafkaServer, topic: Callable[..., str], ticks: Any, driver: str
+) -> None:
+    import random
+
+    noise = "".join(random.Random(1).choices("abcdefghijklmnopqrstuvwxyz0123456789", k=9000))
+    long = Instrument(exchange="NSE", symbol=noise, token="1")
+    journal = Journal.memory()
+    journal.instruments.register([SHORT, long])
+    sink = KafkaSink(servers=kafka.bootstrap, driver=driver, topic=topic(max_message_bytes=4000), batch_bytes=3000)
+    delivery = delivery_of(sink, journal)
+    thread = threading.Thread(target=delivery.run)
+    thread.start()
+    assert delivery.opened.wait(20)
+    journal.append(ticks(10, 0, (SHORT,)).rows)
+    rows = ticks(3, 10, (SHORT,)).rows.copy()
+    rows["instrument"] = [0, 1, 0]
+    journal.append(rows)
+    delivery.stop()
+    thread.join(30)
+    assert delivery.state is DeliveryState.DONE, delivery.error
+    assert delivery.reader is not None
+    counts = delivery.reader.counts
+    assert (counts.delivered, counts.dead_lettered) == (12, 1)
+    assert delivery.deadletters.counts == {("refused", "MessageTooLarge"): 1}
+
+
+def test_the_consumer_of_the_page_sees_each_tick_once_and_in_order(
+    kafka: KafkaServer, topic: Callable[..., str], ticks: Any
+) -> None:
+    name = topic(partitions=2)
+    for _ in range(2):  # the second time as after a crash
+        out = KafkaSink(servers=kafka.bootstrap, topic=name)
+        out.open()
+        out.write(ticks(100))
+        out.flush()
+        out.close()
+    code = re.search(r"```python\n(.*?)```", PAGE.read_text(encoding="utf-8"), re.DOTALL)
+    assert code is not None
+    page: dict[str, Any] = {}
+    exec(code[1], page)
+    found = list(page["ticks"](name, kafka.bootstrap, auto_offset_reset="earliest", consumer_timeout_ms=3000))
+    assert sorted(int(dict(one.headers)["seq"]) for one in found) == list(range(100))
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="needs the system's count of memory")
+def test_memory_is_bounded_while_the_broker_is_away(
+    kafka: KafkaServer, topic: Callable[..., str], ticks: Any, driver: str, read: Any, kept: Any, tmp_path: Path
+) -> None:
+    name, seconds, rate = topic(partitions=4), 8, 9000
+    journal = Journal.create(tmp_path / "journal", feed="main")
+    journal.instruments.register(ticks(1).origin.instruments)
+    sink = KafkaSink(servers=kafka.bootstrap, driver=driver, topic=name, request_timeout_s=2)
+    delivery = delivery_of(sink, journal)
+    thread = threading.Thread(target=delivery.run)
+    thread.start()
+    assert delivery.opened.wait(20)
+    rows = ticks(rate // 10).rows
+    journal.append(rows)
+    wait_until(lambda: sink.metrics()["ingestion_kafka_messages_acknowledged_total"] >= rate // 10)
+    with kafka.down():
+        before, written = rss_anon(), 0
+        for _ in range(seconds * 10):
+            journal.append(rows)
+            time.sleep(0.1)
+            written = max(written, rss_anon() - before)
+    assert written < 64 << 20
+    delivery.stop()
+    thread.join(60)
+    assert delivery.state is DeliveryState.DONE, delivery.error
+    journal.close()
+    total = (seconds * 10 + 1) * (rate // 10)
+    assert sorted(one.seq for one in kept(read(name))) == list(range(total))
+
+
+def rss_anon() -> int:
+    """Bytes of this process that are no file's."""
+    text = Path("/proc/self/status").read_text()
+    found = re.search(r"RssAnon:\s+(\d+) kB", text)
+    assert found is not None
+    return int(found[1]) * 1024
+
+
+def test_a_topic_that_no_sink_names_is_said(feed_toml: Callable[..., Path], tmp_path: Path) -> None:
+    done = marketfeed("deadletters", "--kafka", "nobody", "--dump", tmp_path / "x", "--config", feed_toml())
+    assert done.exit_code == 1
+    assert "dead_letter_topic = 'nobody'" in done.output
