@@ -31,6 +31,7 @@ from marketfeed.errors import ConfigError, MarketFeedError, Problem
 from marketfeed.gaps import Gap
 from marketfeed.instruments import Instrument, InstrumentTable, TokenMap
 from marketfeed.plugins import Plugins
+from marketfeed.selection import is_moving
 from marketfeed.tokens import FileTokenStore, TokenKeeper
 
 __all__ = ["Feed"]
@@ -171,6 +172,7 @@ class Feed:
                 LineLimits(info.connections_per_account, info.instruments_per_connection),
                 calendar=self._parts.calendar(),
                 capture=self._parts.capture(pipeline, tokens),
+                again=self._find_again,
             )
         except BaseException:
             if self._pipeline is not None:
@@ -251,6 +253,14 @@ class Feed:
         for note in found.notes:
             self._log.warning("an instrument has another name", what=note)
         return list(found.instruments)
+
+    def _find_again(self, table: InstrumentTable) -> Subscription:
+        """What the moving selections of the configuration, such as the nearest future, mean in a new master."""
+        moving = [text for text in self._parts.feed.instruments if is_moving(text)]
+        found = choose(self.account, moving, table)
+        for problem in found.problems:
+            self._log.warning("a selection cannot be resolved today", what=problem)
+        return Subscription.of(found.instruments, self._parts.feed.mode)
 
     def _open(self) -> Pipeline:
         self._pipeline = self._parts.pipeline(self._plans, self._listeners, self.account)

@@ -18,7 +18,7 @@ from marketfeed.engine.latest import Latest
 from marketfeed.engine.logs import get_log
 from marketfeed.engine.upkeep import SilenceWatch, Upkeep
 from marketfeed.enums import Mode
-from marketfeed.errors import LineLost, SessionExpired
+from marketfeed.errors import LineLost, MarketFeedError, SessionExpired
 from marketfeed.instruments import Instrument, InstrumentTable
 
 INFY = Instrument(exchange="NSE", symbol="INFY", token="408065")
@@ -78,8 +78,13 @@ class Book:
     def unsubscribe(self, gone: list[Instrument]) -> None:
         self.done.append(("unsubscribe", *[one.key for one in gone]))
 
+    def subscribe(self, fresh: list[Instrument], mode: Mode) -> None:
+        if GOLD in fresh:
+            raise MarketFeedError("the account is full")
+        self.done.append(("subscribe", mode, *[one.key for one in fresh]))
 
-def upkeep_of(master: Master, book: Book) -> tuple[Upkeep, ManualClock, list[str]]:
+
+def upkeep_of(master: Master, book: Book, *again: Instrument) -> tuple[Upkeep, ManualClock, list[str]]:
     told: list[str] = []
 
     def emit(kind: str, connection: int | None, data: Mapping[str, Any]) -> None:
@@ -90,7 +95,8 @@ def upkeep_of(master: Master, book: Book) -> tuple[Upkeep, ManualClock, list[str
     lines: Any = book
     latest = Latest(Origin([INFY]))
     calendar = MarketCalendar.named("NSE")
-    upkeep = Upkeep(account, lines, latest, calendar, clock, get_log(), emit, Event())
+    moving = Subscription.of(again, Mode.QUOTE)
+    upkeep = Upkeep(account, lines, latest, calendar, clock, get_log(), emit, Event(), lambda _: moving)
     upkeep.round()
     return upkeep, clock, told
 
@@ -135,3 +141,23 @@ def test_a_silent_instrument_is_an_event_while_the_market_is_open() -> None:
     upkeep.latest.update(rows, 99)
     upkeep.round()
     assert told == ["instrument_silent", "instrument_back"]
+
+
+NEXT = attrs.evolve(GOLD, symbol="GOLD26DECFUT", token="100")
+
+
+def test_the_next_future_is_subscribed_in_the_morning_after_the_last_one_expired() -> None:
+    book = Book(INFY, GOLD)
+    upkeep, clock, told = upkeep_of(Master(InstrumentTable([INFY, NEXT])), book, NEXT, INFY)
+    clock.advance(18 * 3600)
+    upkeep.round()
+    assert book.done == [("unsubscribe", GOLD.key), ("subscribe", Mode.QUOTE, NEXT.key)]
+    assert told == ["instrument_gone", "instrument_added"]
+
+
+def test_a_full_account_keeps_what_it_has() -> None:
+    book = Book(INFY)
+    upkeep, clock, told = upkeep_of(Master(InstrumentTable([INFY, GOLD])), book, GOLD)
+    clock.advance(18 * 3600)
+    upkeep.round()
+    assert (book.done, told, upkeep.reloads) == ([], [], 1)

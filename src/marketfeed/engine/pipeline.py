@@ -37,7 +37,7 @@ from marketfeed.engine.validation import Validator
 from marketfeed.engine.wire import Wire
 from marketfeed.errors import JournalError, MarketFeedError, Overrun
 from marketfeed.framelog import FrameLog
-from marketfeed.instruments import TokenMap
+from marketfeed.instruments import InstrumentTable, TokenMap
 from marketfeed.journal import Journal, Reader
 from marketfeed.journal.attached import FileJournal
 from marketfeed.journal.base import Start
@@ -184,10 +184,11 @@ class Pipeline:
         *,
         calendar: MarketCalendar = ALWAYS,
         capture: FrameLog | None = None,
+        again: Callable[[InstrumentTable], Subscription] = lambda _: Subscription(),
     ) -> None:
         """Start the parse thread, the connections and the upkeep.
 
-        With ``capture``, what is received is kept as it came.
+        With ``capture``, what is received is kept as it came. ``again`` says what else a new day's master brings.
         """
         parts = spread(wanted, limits)  # too many for the account: say so before anything starts
         self._refuse_when_stopping()
@@ -214,7 +215,7 @@ class Pipeline:
         self._keep_books()
         self.lines.start(wanted)
         upkeep = Upkeep(
-            account, self.lines, self.latest, calendar, self.clock, self.log, self.events.put, self._stopping
+            account, self.lines, self.latest, calendar, self.clock, self.log, self.events.put, self._stopping, again
         )
         self._thread("upkeep", upkeep.run)
 

@@ -12,11 +12,13 @@ from numpy.typing import NDArray
 
 from marketfeed.calendars import MarketCalendar
 from marketfeed.clock import Clock
+from marketfeed.contract import Subscription
 from marketfeed.engine.account import Account
 from marketfeed.engine.latest import Latest
 from marketfeed.engine.lines import Lines
 from marketfeed.engine.logs import Log
 from marketfeed.errors import MarketFeedError, SessionExpired
+from marketfeed.instruments import InstrumentTable
 from marketfeed.masters import master_day
 
 __all__ = ["SilenceWatch", "Upkeep"]
@@ -73,6 +75,8 @@ class Upkeep:
     log: Log
     emit: Callable[[str, int | None, Mapping[str, Any]], None]
     stopping: threading.Event
+    again: Callable[[InstrumentTable], Subscription] = lambda _: Subscription()
+    """What the feed's moving selections, such as the nearest future, mean in a new master."""
     reloads: int = 0
     """Instrument masters loaded since the start."""
     _silence: SilenceWatch = attrs.field(factory=SilenceWatch)
@@ -119,8 +123,21 @@ class Upkeep:
             elif new != old:
                 self.lines.replace(old, new)
                 self.emit("instrument_changed", None, {"instrument": old.key, "was": old.token, "now": new.token})
+        self._select_again(table)
         self.log.info("the day's instruments are loaded", instruments=len(table))
         return True
+
+    def _select_again(self, table: InstrumentTable) -> None:
+        """Subscribe what the moving selections mean today; what they meant before goes when it is no longer listed."""
+        try:
+            fresh = self.again(table) - self.lines.wanted
+            for mode, instruments in fresh.by_mode().items():
+                self.lines.subscribe(instruments, mode)
+        except MarketFeedError as error:
+            self.log.error("the nearest contracts of the day cannot be subscribed", error=str(error))
+            return
+        for one in fresh:
+            self.emit("instrument_added", None, {"instrument": one.key, "token": one.token})
 
     def _tell(self, silent: list[int], back: list[int]) -> None:
         names = self.latest.names
