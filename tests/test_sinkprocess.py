@@ -100,6 +100,20 @@ def test_a_drain_delivers_what_the_journal_holds_while_it_is_written(tmp_path: P
     assert lines(tmp_path) == list(range(3005))
 
 
+@pytest.mark.parametrize("count", [1, 500])
+def test_instruments_that_come_after_it_has_attached_have_their_names(tmp_path: Path, count: int) -> None:
+    with Journal.create(ticks_folder(tmp_path / "journal", "main"), rows_per_segment=1024) as writer:
+        process = SinkProcess(config_of(tmp_path), "apart", plugins=PLUGINS).start()
+        for symbol in ("INFY", "TCS"):
+            writer.instruments.register([Instrument(exchange="NSE", symbol=symbol, token=symbol)])
+            rows = ticks(count)
+            rows["instrument"] = len(writer.instruments) - 1
+            writer.append(rows)
+        process.stop()
+    written = [json.loads(line)["symbol"] for line in (tmp_path / "apart.jsonl").read_text().splitlines()]
+    assert written == ["INFY"] * count + ["TCS"] * count
+
+
 def test_a_drain_without_a_journal_says_so(tmp_path: Path) -> None:
     with pytest.raises(JournalError, match="there is no journal in"):
         SinkProcess(config_of(tmp_path), "apart", plugins=PLUGINS).drain()

@@ -57,6 +57,17 @@ def test_a_reader_elsewhere_looks_again_for_a_number_it_does_not_know(tmp_path: 
     assert reader[1] == FUTURE
 
 
+def test_the_length_elsewhere_is_that_of_now(tmp_path: Path) -> None:
+    path = tmp_path / "instruments.jsonl"
+    reader = FileCatalog(path, writable=False)  # attached before there was any instrument
+    assert len(reader) == 0
+    writer = FileCatalog(path, writable=True)
+    writer.register([INFY, FUTURE])
+    assert len(reader) == 2
+    writer.register([attrs.evolve(INFY, lot_size=75)])
+    assert (len(reader), reader[2].lot_size) == (3, 75)
+
+
 def test_only_the_writer_registers(tmp_path: Path) -> None:
     with pytest.raises(JournalError, match="only the process that writes"):
         FileCatalog(tmp_path / "instruments.jsonl", writable=False).register([INFY])

@@ -106,6 +106,13 @@ class FileCatalog(Catalog):
             # A kill in the middle of a line left a piece that no row can refer to.
             os.ftruncate(self._fd, self._offset)
 
+    def __len__(self) -> int:
+        # Who asks wants to know whether a number has a name, and the writer may just have given it one.
+        if self._fd is None:
+            with self._lock:
+                self._refresh()
+        return len(self._all)
+
     def close(self) -> None:
         fd, self._fd = self._fd, None
         if fd is not None:
@@ -125,7 +132,10 @@ class FileCatalog(Catalog):
 
     def _refresh(self) -> None:
         # Only whole lines: the last one may be half written at this moment.
-        if not self._path.exists():
+        try:
+            if self._path.stat().st_size <= self._offset:
+                return
+        except FileNotFoundError:
             return
         with self._path.open("rb") as file:
             file.seek(self._offset)
