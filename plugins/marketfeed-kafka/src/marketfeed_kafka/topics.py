@@ -68,8 +68,8 @@ def _configured(client: Any, topic: str, config: Mapping[str, str]) -> bool:
     from kafka.admin import ConfigResource, ConfigResourceType
 
     found = client.describe_configs([ConfigResource(ConfigResourceType.TOPIC, topic)])
-    text = str(found)
-    return all(f"{value}" in text for value in config.values()) if text else False
+    present = found.get("topic", {}).get(topic, {})
+    return all(present.get(name, {}).get("value") == value for name, value in config.items())
 
 
 def apply(cluster: Cluster, plans: Sequence[TopicPlan]) -> list[TopicPlan]:
