@@ -206,6 +206,50 @@ def trial(tmp_path: Path, report: Report, seconds: float, drops: Sequence[float]
     report("4 three vendors on one market", total, words, aim="all equal")
 
 
+FAULTS = (
+    *("mute for 400ms", "damage how=any every=7 for 600ms", "repeat every=5 for 400ms", "drop how=rst"),
+    *(
+        "silent share=0.5 for 400ms",
+        "throttle bytes_per_second=300000 for 400ms",
+        "refuse status=502",
+        "close code=1001",
+    ),
+)
+
+
+def behind(found: Table, must: Table) -> int:
+    """Number of the first row of ``must`` that is not in ``found``, in order; -1 = all are there."""
+    rest = iter([row.tobytes() for row in found])
+    for number, row in enumerate(must):
+        if not any(one == row.tobytes() for one in rest):
+            return number
+    return -1
+
+
+def test_whatever_faults_do_what_went_out_intact_arrives_at_every_vendors_feed(tmp_path: Path, report: Report) -> None:
+    with ExitStack() as stack:
+        pairs = [start(stack, name, tmp_path / name.replace(" ", "-"), 1000.0) for name in VENDORS]
+        for fault in FAULTS:
+            for pair in pairs:
+                pair.box.fault(fault)
+            time.sleep(0.8)
+        for pair in pairs:
+            pair.box.set_rate(0)
+        until(lambda: all(len(pair.box.hub.subscribed) == INSTRUMENTS for pair in pairs))
+        for pair in pairs:
+            pair.box.push(pair.box.world.market.snapshot(np.arange(INSTRUMENTS)))
+            until(partial(shows, pair, pair.box.world.market.snapshot(np.arange(INSTRUMENTS))["last_price"].tolist()))
+    total = 0
+    for pair in pairs:
+        must = joined([frame for frame in pair.box.log if frame.intact], indices(pair.box))
+        assert behind(journal_table(pair), must) == -1, pair.name
+        total += len(must)
+        assert {one.kind for one in pair.box.injected} == {fault.split()[0] for fault in FAULTS}
+    report(
+        "4 faults at every vendor", total, f"every intact row is there, {len(FAULTS)} kinds of fault", aim="all there"
+    )
+
+
 def test_three_vendors_show_the_same_market_through_drops(tmp_path: Path, report: Report) -> None:
     trial(tmp_path, report, seconds=6, drops=(1.5, 4), rate=2000.0)
 
