@@ -120,8 +120,12 @@ class ShopSettings(VendorSettings):
 class Shop:
     """A vendor that gives its instruments to customers only, or to everybody."""
 
+    given = 0
+    """Masters given since the newest shop opened."""
+
     def __init__(self, *, public: bool) -> None:
         self.public = public
+        Shop.given = 0
 
     @hookimpl
     def marketfeed_vendor(self) -> Vendor:
@@ -131,6 +135,7 @@ class Shop:
     def marketfeed_instruments(self, session: Session | None) -> InstrumentTable:
         if session is None and not self.public:
             raise SessionExpired("log in")
+        Shop.given += 1
         return InstrumentTable([Instrument(exchange="NSE", symbol="INFY", token="1")])
 
     @hookimpl
@@ -149,3 +154,11 @@ def test_credentials_are_asked_for_only_where_the_broker_wants_them(tmp_path: Pa
     with pytest.raises(ConfigError, match="api_key"):
         len(shop(tmp_path / "b", public=False, **url))
     assert "NSE:INFY" in shop(tmp_path / "c", public=False, api_key="k", **url)
+
+
+@pytest.mark.parametrize("public", [True, False])
+def test_sync_asks_the_broker_though_todays_master_is_on_disk(tmp_path: Path, public: bool) -> None:
+    book = shop(tmp_path, public=public, rest_url="https://shop.example", api_key="k")
+    assert book.table is book.table
+    assert len(book.sync()) == len(book.sync()) == 1
+    assert Shop.given == 3

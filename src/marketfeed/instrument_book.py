@@ -106,7 +106,7 @@ class Instruments:
         except SessionExpired:  # this broker wants to know who asks
             if self._missing is not None:
                 raise self._missing from None
-            return account.instruments()
+            return account.instruments(refresh=refresh)
 
     # --- looking up ---------------------------------------------------------------------------
 

@@ -56,7 +56,9 @@ class Account:
         with self._lock:
             if self._session is not None and self._session is not dead:
                 return self._session
-            self.tokens.forget(dead.vendor, dead.account)
+            kept = self.tokens.load(dead.vendor, dead.account)
+            if kept is None or kept.access_token == dead.access_token:  # else somebody has logged in meanwhile
+                self.tokens.forget(dead.vendor, dead.account)
             return self._login()
 
     def _login(self) -> Session:
@@ -82,13 +84,18 @@ class Account:
         self.log.info("session ready", account=self._session.account)
         return self._session
 
-    def instruments(self) -> InstrumentTable:
-        """The instrument master of today, from the cache or the broker; waits where a rate limit asks for it."""
+    def instruments(self, *, refresh: bool = False) -> InstrumentTable:
+        """The instrument master of today, from the cache or the broker; waits where a rate limit asks for it.
+
+        ``refresh`` asks the broker in any case.
+        """
         session = self.session()
         renewed = False
         while True:
             try:
-                return load_instruments(self.plugin, self.settings, session, self.http, self.clock, self.cache_folder)
+                return load_instruments(
+                    self.plugin, self.settings, session, self.http, self.clock, self.cache_folder, refresh=refresh
+                )
             except SessionExpired:  # a token of the store that died overnight: worth one login
                 if renewed:
                     raise
