@@ -98,7 +98,9 @@ def stage(broker: Sandbox, left_behind: Path, tmp_path: Path, monkeypatch: pytes
 
     class SandboxInstruments(Instruments):
         def __init__(self, vendor: str, **options: Any) -> None:
-            super().__init__(vendor, settings=settings, tokens=MemoryTokenStore(), **options)
+            options.setdefault("settings", settings)
+            options.setdefault("tokens", MemoryTokenStore())
+            super().__init__(vendor, **options)
 
     monkeypatch.setattr(marketfeed, "Historical", SandboxHistorical)
     monkeypatch.setattr(marketfeed, "Instruments", SandboxInstruments, raising=False)
