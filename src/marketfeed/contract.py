@@ -33,6 +33,7 @@ __all__ = [
     "Handshake",
     "Http",
     "KeepAlive",
+    "LoginPage",
     "Parsed",
     "Parser",
     "RateLimit",
@@ -154,6 +155,21 @@ class Session:
     """When the token may be dead (UTC); the truth is the broker's refusal."""
     extra: Mapping[str, str] = secret(factory=dict)
     """Whatever else the vendor needs, such as a feed token."""
+
+
+@attrs.frozen(kw_only=True)
+class LoginPage:
+    """Where a person logs in with a browser, and what the browser brings back.
+
+    After the login the browser is sent to the address registered for the app, with a token that is good
+    once. ``marketfeed login`` takes it from there and calls ``marketfeed_authenticate`` with ``setting`` set.
+    """
+
+    url: str
+    setting: str
+    """Vendor setting that takes the token: ``request_token``"""
+    parameters: tuple[str, ...]
+    """Query parameters of the redirect address that may hold it; the first one there counts."""
 
 
 class TokenStore(Protocol):

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
         CandleRequest,
         Event,
         Http,
+        LoginPage,
         Parser,
         Service,
         Session,
@@ -48,6 +49,15 @@ def marketfeed_authenticate(settings: Any, tokens: TokenStore, http: Http) -> Se
     Called before the first connection and once more after ``SessionExpired`` (the stored token was
     forgotten by then). Raise ``AuthError`` when the credentials are wrong or a person is needed; the
     message says what to do. Never loop: the core counts attempts.
+    """
+
+
+@hookspec(firstresult=True)
+def marketfeed_login_url(settings: Any) -> LoginPage | None:
+    """*Vendor, optional.* Where a person logs in with a browser; called by ``marketfeed login``.
+
+    None, or no implementation, where no browser is needed: then ``marketfeed_authenticate`` alone logs in.
+    Raise ``AuthError`` when a setting is missing without which the login could not be finished.
     """
 
 

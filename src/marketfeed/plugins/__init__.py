@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Self, TypeVar, cast
 import attrs
 
 from marketfeed.batches import CandleBatch
-from marketfeed.contract import Service, Session, Sink, Stream, Vendor, VendorSettings
+from marketfeed.contract import LoginPage, Service, Session, Sink, Stream, Vendor, VendorSettings
 from marketfeed.errors import MarketFeedError, PluginError, PluginLoadError, PluginNotFound
 from marketfeed.instruments import InstrumentTable
 from marketfeed.plugins.discovery import (
@@ -58,6 +58,14 @@ class VendorPlugin:
         result = self._call("marketfeed_authenticate", settings=settings, tokens=tokens, http=http)
         return self._typed("marketfeed_authenticate", result, Session)
 
+    def login_page(self, settings: Any) -> LoginPage | None:
+        """Where a person logs in with a browser; None where the vendor needs none."""
+        hook = "marketfeed_login_url"
+        if not self.offers(hook):
+            return None
+        result = self._call(hook, none_is_fine=True, settings=settings)
+        return None if result is None else self._typed(hook, result, LoginPage)
+
     def instruments(self, settings: Any, session: Session | None, http: Http) -> InstrumentTable:
         result = self._call("marketfeed_instruments", settings=settings, session=session, http=http)
         return self._typed("marketfeed_instruments", result, InstrumentTable)
@@ -87,7 +95,7 @@ class VendorPlugin:
         """Whether the plugin implements that hook, such as ``marketfeed_fetch_candles``."""
         return self.provider.has(hook)
 
-    def _call(self, hook: str, **arguments: Any) -> Any:
+    def _call(self, hook: str, *, none_is_fine: bool = False, **arguments: Any) -> Any:
         failure: PluginError
         try:
             result = self.provider.call(hook, **arguments)
@@ -96,7 +104,7 @@ class VendorPlugin:
         except Exception as error:
             failure = _failure(self.provider.owner, hook, error, arguments)
         else:
-            if result is None:
+            if result is None and not none_is_fine:
                 raise self._wrong(hook, result, "a result")
             return result
         raise failure  # outside the except block: an original that shows a secret is not chained

@@ -9,7 +9,7 @@ from marketfeed.hookspecs import hookimpl
 if TYPE_CHECKING:
     from marketfeed.batches import CandleBatch
     from marketfeed.brokers import SandboxBroker, SandboxWorld
-    from marketfeed.contract import CandleRequest, Http, Parser, Session, Stream, TokenStore, Vendor
+    from marketfeed.contract import CandleRequest, Http, LoginPage, Parser, Session, Stream, TokenStore, Vendor
     from marketfeed.instruments import InstrumentTable, TokenMap
     from marketfeed_flattrade.settings import FlattradeSettings
 
@@ -36,6 +36,13 @@ def marketfeed_authenticate(settings: FlattradeSettings, tokens: TokenStore, htt
     from marketfeed_flattrade.auth import authenticate
 
     return authenticate(settings, tokens, http)
+
+
+@hookimpl
+def marketfeed_login_url(settings: FlattradeSettings) -> LoginPage | None:
+    from marketfeed_flattrade.auth import browser_login
+
+    return browser_login(settings)
 
 
 @hookimpl

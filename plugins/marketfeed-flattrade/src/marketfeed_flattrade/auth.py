@@ -14,12 +14,12 @@ from urllib.parse import parse_qs, urlencode, urlsplit
 import msgspec
 
 from marketfeed.clock import IST, NS, Clock, to_ns
-from marketfeed.contract import Http, Session, TokenStore
+from marketfeed.contract import Http, LoginPage, Session, TokenStore
 from marketfeed.errors import AuthError, LineLost
 from marketfeed.totp import totp
 from marketfeed_flattrade.settings import FlattradeSettings
 
-__all__ = ["authenticate", "login_page", "session_end_ns"]
+__all__ = ["authenticate", "browser_login", "login_page", "session_end_ns"]
 
 _VENDOR: Final = "flattrade"
 _FLUSH: Final = time(6, 0)
@@ -34,25 +34,28 @@ def authenticate(settings: FlattradeSettings, tokens: TokenStore, http: Http, cl
     ``AuthError`` with the address of the login page when a person is needed.
     """
     clock = clock or Clock()
-    user = settings.user_id
-    if not user:
-        raise AuthError("FlatTrade needs the client id: set vendors.flattrade.user_id (or FLATTRADE_USER_ID)")
+    user = _user(settings)
     if settings.access_token:
         return Session(vendor=_VENDOR, account=user, access_token=settings.access_token)
     kept = tokens.load(_VENDOR, user)
     if kept is not None and (kept.expires_ns is None or clock.wall_ns() < kept.expires_ns):
         return kept
-    key, secret = settings.api_key, settings.api_secret
-    if not key or not secret:
-        raise AuthError(
-            "FlatTrade needs a login: set api_key and api_secret in [vendors.flattrade] (or FLATTRADE_API_KEY "
-            "and FLATTRADE_API_SECRET), or access_token to a token made after 06:00 today"
-        )
+    key, secret = _key_and_secret(settings)
     code = _automatic_code(settings, key, http, clock) if settings.automatic_login else _given_code(settings, key)
     token = _exchange(settings, key, secret, code, http)
     found = Session(vendor=_VENDOR, account=user, access_token=token, expires_ns=session_end_ns(clock.wall_ns()))
     tokens.save(found)
     return found
+
+
+def browser_login(settings: FlattradeSettings) -> LoginPage | None:
+    """The page, for ``marketfeed login``; None with ``automatic_login``. Raises ``AuthError`` when its code
+    could not be exchanged."""
+    _user(settings)
+    key, _ = _key_and_secret(settings)
+    if settings.automatic_login:
+        return None
+    return LoginPage(url=login_page(key), setting="request_code", parameters=("code", "request_code"))
 
 
 def login_page(api_key: str) -> str:
@@ -67,11 +70,28 @@ def session_end_ns(login_ns: int) -> int:
     return to_ns(flush if login < flush else flush + timedelta(days=1))
 
 
+def _user(settings: FlattradeSettings) -> str:
+    if not settings.user_id:
+        raise AuthError("FlatTrade needs the client id: set vendors.flattrade.user_id (or FLATTRADE_USER_ID)")
+    return settings.user_id
+
+
+def _key_and_secret(settings: FlattradeSettings) -> tuple[str, str]:
+    key, secret = settings.api_key, settings.api_secret
+    if not key or not secret:
+        raise AuthError(
+            "FlatTrade needs a login: set api_key and api_secret in [vendors.flattrade] (or FLATTRADE_API_KEY "
+            "and FLATTRADE_API_SECRET), or access_token to a token made after 06:00 today"
+        )
+    return key, secret
+
+
 def _given_code(settings: FlattradeSettings, key: str) -> str:
     if not settings.request_code:
         raise AuthError(
-            f"FlatTrade needs a login: open {login_page(key)} , then set FLATTRADE_REQUEST_CODE to the address "
-            "that the browser ends at (or request_code in [vendors.flattrade]); it is good once, for a few minutes"
+            f"FlatTrade needs a login: run `marketfeed login flattrade`, or open {login_page(key)} and set "
+            "FLATTRADE_REQUEST_CODE to the address that the browser ends at (or request_code in "
+            "[vendors.flattrade]); it is good once, for a few minutes"
         )
     return _code_in(settings.request_code) or settings.request_code.strip()
 

@@ -12,7 +12,7 @@ from marketfeed_kite.settings import KiteSettings
 if TYPE_CHECKING:
     from marketfeed.batches import CandleBatch
     from marketfeed.brokers import SandboxBroker, SandboxWorld
-    from marketfeed.contract import CandleRequest, Http, Parser, Session, Stream, TokenStore
+    from marketfeed.contract import CandleRequest, Http, LoginPage, Parser, Session, Stream, TokenStore
     from marketfeed.instruments import InstrumentTable, TokenMap
 
 __all__ = ["KiteSettings"]
@@ -48,6 +48,13 @@ def marketfeed_authenticate(settings: KiteSettings, tokens: TokenStore, http: Ht
     from marketfeed_kite.auth import authenticate
 
     return authenticate(settings, tokens, http)
+
+
+@hookimpl
+def marketfeed_login_url(settings: KiteSettings) -> LoginPage:
+    from marketfeed_kite.auth import browser_login
+
+    return browser_login(settings)
 
 
 @hookimpl

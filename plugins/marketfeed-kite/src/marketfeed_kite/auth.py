@@ -12,12 +12,12 @@ from typing import Any, Final
 from urllib.parse import parse_qs, urlencode, urlsplit
 
 from marketfeed.clock import IST, to_ns
-from marketfeed.contract import Http, Session, TokenStore
+from marketfeed.contract import Http, LoginPage, Session, TokenStore
 from marketfeed.errors import AuthError, LineLost, RateLimited, VendorError
 from marketfeed_kite.rest import refusal
 from marketfeed_kite.settings import KiteSettings
 
-__all__ = ["authenticate", "login_page", "session_end_ns"]
+__all__ = ["authenticate", "browser_login", "login_page", "session_end_ns"]
 
 _VENDOR: Final = "kite"
 _FLUSH: Final = time(6, 0)  # official documentation: a token lives until 06:00 India time
@@ -36,12 +36,11 @@ def authenticate(settings: KiteSettings, tokens: TokenStore, http: Http) -> Sess
         return kept
     if not settings.request_token:
         raise AuthError(
-            f"Kite needs a login: open {login_page(settings)} , then set KITE_REQUEST_TOKEN to the address"
-            " that the browser ends at (or request_token in [vendors.kite]); KITE_ACCESS_TOKEN takes a ready token"
+            f"Kite needs a login: run `marketfeed login kite`, or open {login_page(settings)} and set"
+            " KITE_REQUEST_TOKEN to the address that the browser ends at (or request_token in [vendors.kite]);"
+            " KITE_ACCESS_TOKEN takes a ready token"
         )
-    if not settings.api_secret:
-        raise AuthError("Kite exchanges a request token only with api_secret: set KITE_API_SECRET")
-    session = _exchange(settings, settings.request_token, settings.api_secret, http)
+    session = _exchange(settings, settings.request_token, _api_secret(settings), http)
     tokens.save(session)
     return session
 
@@ -52,12 +51,24 @@ def login_page(settings: KiteSettings) -> str:
     return f"{settings.login_url.rstrip('/')}/connect/login?{query}"
 
 
+def browser_login(settings: KiteSettings) -> LoginPage:
+    """The page, for ``marketfeed login``. Raises ``AuthError`` when its token could not be exchanged."""
+    _api_secret(settings)
+    return LoginPage(url=login_page(settings), setting="request_token", parameters=("request_token",))
+
+
 def session_end_ns(login: datetime) -> int:
     """The first 06:00 India time after a login (India time), UTC nanoseconds: from then a token may be dead."""
     flush = datetime.combine(login.date(), _FLUSH, IST)
     if login.replace(tzinfo=IST) >= flush:
         flush += timedelta(days=1)
     return to_ns(flush)
+
+
+def _api_secret(settings: KiteSettings) -> str:
+    if not settings.api_secret:
+        raise AuthError("Kite exchanges a request token only with api_secret: set KITE_API_SECRET")
+    return settings.api_secret
 
 
 def _exchange(settings: KiteSettings, given: str, api_secret: str, http: Http) -> Session:
