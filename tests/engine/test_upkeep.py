@@ -161,3 +161,14 @@ def test_a_full_account_keeps_what_it_has() -> None:
     clock.advance(18 * 3600)
     upkeep.round()
     assert (book.done, told, upkeep.reloads) == ([], [], 1)
+
+
+def test_a_share_that_was_renamed_overnight_is_followed_by_its_number() -> None:
+    old = attrs.evolve(INFY, symbol="TATAMOTORS", exchange_token="3456")
+    book = Book(old)
+    renamed = attrs.evolve(old, symbol="TMPV", token="884737")
+    upkeep, clock, told = upkeep_of(Master(InstrumentTable([INFY, renamed])), book)
+    clock.advance(18 * 3600)
+    upkeep.round()
+    assert book.done == [("replace", old.token, "884737")]
+    assert told == ["instrument_renamed"]

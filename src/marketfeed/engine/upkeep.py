@@ -18,6 +18,7 @@ from marketfeed.engine.latest import Latest
 from marketfeed.engine.lines import Lines
 from marketfeed.engine.logs import Log
 from marketfeed.errors import MarketFeedError, SessionExpired
+from marketfeed.identity import partner
 from marketfeed.instruments import InstrumentTable
 from marketfeed.masters import master_day
 
@@ -116,10 +117,13 @@ class Upkeep:
             return False
         self.reloads += 1
         for old in self.lines.wanted:
-            new = table.get(old.key)
+            new = table.get(old.key) or partner(old, table)[0]
             if new is None:
                 self.lines.unsubscribe([old])
                 self.emit("instrument_gone", None, {"instrument": old.key, "token": old.token})
+            elif new.key != old.key:
+                self.lines.replace(old, new)
+                self.emit("instrument_renamed", None, {"instrument": old.key, "now": new.key})
             elif new != old:
                 self.lines.replace(old, new)
                 self.emit("instrument_changed", None, {"instrument": old.key, "was": old.token, "now": new.token})
