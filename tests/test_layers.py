@@ -15,7 +15,7 @@ LAYERS: list[tuple[str, ...]] = [
     ("plugins", "config", "http", "tokens", "masters", "universes", "selection"),
     ("journal", "framelog", "deadletters", "gaps", "runs"),
     ("engine",),
-    ("feed", "history", "instrument_book", "capture", "monitoring", "sinkprocess", "overview"),
+    ("feed", "history", "quotes", "instrument_book", "capture", "monitoring", "sinkprocess", "overview"),
     ("sinks", "sandbox", "cli", "testing", "__main__"),
 ]
 RANK = {name: rank for rank, names in enumerate(LAYERS) for name in names}

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from marketfeed.instrument_book import Instruments
     from marketfeed.instruments import Instrument, InstrumentTable
     from marketfeed.journal import Journal
+    from marketfeed.quotes import Quotes
 
 _HOME = {
     "Candle": "batches",
@@ -30,6 +31,7 @@ _HOME = {
     "Journal": "journal",
     "MarketFeedError": "errors",
     "Mode": "enums",
+    "Quotes": "quotes",
     "Sink": "contract",
     "SinkError": "errors",
     "Tick": "batches",
@@ -50,6 +52,7 @@ __all__ = [
     "Journal",
     "MarketFeedError",
     "Mode",
+    "Quotes",
     "Sink",
     "SinkError",
     "Tick",

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from enum import Enum
 from ipaddress import ip_address
-from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple, Protocol, runtime_checkable
 from urllib.parse import urlsplit
 
 import attrs
@@ -36,6 +36,7 @@ __all__ = [
     "LoginPage",
     "Parsed",
     "Parser",
+    "QuoteKind",
     "RateLimit",
     "Send",
     "Service",
@@ -349,6 +350,10 @@ class CandleRequest:
     start_ns: int
     end_ns: int
     open_interest: bool = False
+
+
+QuoteKind = Literal["ltp", "ohlc", "quote"]
+"""How much a quote is to tell: last price; with open to close; everything."""
 
 
 @attrs.frozen(kw_only=True)

@@ -8,7 +8,7 @@ another name with ``specname``: it is refused.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import pluggy
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
         Http,
         LoginPage,
         Parser,
+        QuoteKind,
         Service,
         Session,
         Sink,
@@ -29,7 +30,8 @@ if TYPE_CHECKING:
         TokenStore,
         Vendor,
     )
-    from marketfeed.instruments import InstrumentTable, TokenMap
+    from marketfeed.dtypes import Rows
+    from marketfeed.instruments import Instrument, InstrumentTable, TokenMap
 
 __all__ = ["hookimpl", "hookspec"]
 
@@ -89,6 +91,17 @@ def marketfeed_fetch_candles(settings: Any, session: Session, http: Http, reques
 
     Return candles whose start lies in ``[request.start_ns, request.end_ns)``, oldest first, with
     ``instrument`` 0 meaning ``request.instrument``. A running bar is flagged partial or left out.
+    """
+
+
+@hookspec(firstresult=True)
+def marketfeed_quotes(  # type: ignore[empty-body]
+    settings: Any, session: Session, http: Http, instruments: Sequence[Instrument], kind: QuoteKind
+) -> Rows:
+    """*Vendor, optional.* Ask for the present state of any number of instruments, in as many requests as needed.
+
+    Return rows of ``TICK``, with ``instrument`` the index in ``instruments``, in that order; one that the
+    broker does not know is left out. The core fills ``received_ns``.
     """
 
 

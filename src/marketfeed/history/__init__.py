@@ -29,7 +29,7 @@ from marketfeed.instruments import Instrument
 from marketfeed.plugins import Plugins
 from marketfeed.tokens import FileTokenStore, TokenKeeper
 
-__all__ = ["Historical"]
+__all__ = ["Historical", "vendor_config"]
 
 _log = logging.getLogger(__name__)
 Moment = datetime | date | str | int
@@ -63,7 +63,7 @@ class Historical:
         environ: Mapping[str, str] | None = None,
     ) -> None:
         plugins = plugins or Plugins.discover()
-        self._vendor = _vendor_config(vendor, settings, config, plugins, environ)
+        self._vendor = vendor_config(vendor, settings, config, plugins, environ)
         self._clock = clock or Clock()
         plugin = self._vendor.plugin
         self._http = HttpSession(
@@ -178,7 +178,7 @@ class Historical:
                 _log.info("%s; trying again", error)
 
 
-def _vendor_config(
+def vendor_config(
     name: str,
     settings: Mapping[str, Any] | None,
     config: Config | None,

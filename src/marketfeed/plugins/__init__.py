@@ -10,9 +10,11 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Self, TypeVar, cast
 
 import attrs
+import numpy as np
 
 from marketfeed.batches import CandleBatch
 from marketfeed.contract import LoginPage, Service, Session, Sink, Stream, Vendor, VendorSettings
+from marketfeed.dtypes import TICK, Rows
 from marketfeed.errors import MarketFeedError, PluginError, PluginLoadError, PluginNotFound
 from marketfeed.instruments import InstrumentTable
 from marketfeed.plugins.discovery import (
@@ -27,8 +29,8 @@ from marketfeed.plugins.discovery import (
 
 if TYPE_CHECKING:
     from marketfeed.brokers import SandboxBroker, SandboxWorld
-    from marketfeed.contract import CandleRequest, Event, Http, Parser, TokenStore
-    from marketfeed.instruments import TokenMap
+    from marketfeed.contract import CandleRequest, Event, Http, Parser, QuoteKind, TokenStore
+    from marketfeed.instruments import Instrument, TokenMap
 
 __all__ = ["DISABLE", "EXTRAS", "GROUP", "BrokenPlugin", "Plugins", "Provider", "VendorPlugin"]
 
@@ -87,6 +89,15 @@ class VendorPlugin:
         hook = "marketfeed_fetch_candles"
         result = self._call(hook, settings=settings, session=session, http=http, request=request)
         return self._typed(hook, result, CandleBatch)
+
+    def quotes(
+        self, settings: Any, session: Session, http: Http, instruments: Sequence[Instrument], kind: QuoteKind
+    ) -> Rows:
+        given = {"settings": settings, "session": session, "http": http, "instruments": instruments, "kind": kind}
+        result = self._call("marketfeed_quotes", **given)
+        if not isinstance(result, np.ndarray) or result.dtype != TICK:
+            raise self._wrong("marketfeed_quotes", result, "rows of TICK")
+        return result
 
     def sandbox(self, world: SandboxWorld) -> SandboxBroker:
         return cast("SandboxBroker", self._call("marketfeed_sandbox", world=world))

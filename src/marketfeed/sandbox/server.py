@@ -30,6 +30,7 @@ __all__ = ["Server"]
 HOST = "127.0.0.1"
 _SECRET_WORDS = ("key", "token", "secret", "checksum", "password", "sess", "totp", "code")
 REAP_S = 0.05
+_LONGEST_URL = 128 * 1024  # bytes; a quote of 1,000 instruments names them all in its query
 _GRACE = 0.95
 """Of a pace's window: requests sent exactly at the limit arrive a little unevenly."""
 
@@ -61,7 +62,7 @@ class Server:
         """Listen; afterwards :attr:`port` is the port. Raises ``OSError`` when it is taken."""
         application = web.Application(client_max_size=16 * 1024 * 1024)
         application.router.add_route("*", "/{path:.*}", self._handle)
-        self._runner = web.AppRunner(application, access_log=None, shutdown_timeout=0.2)
+        self._runner = web.AppRunner(application, access_log=None, shutdown_timeout=0.2, max_line_size=_LONGEST_URL)
         await self._runner.setup()
         context = self.certificates.context if self.certificates is not None else None
         site = web.TCPSite(self._runner, HOST, port, ssl_context=context)

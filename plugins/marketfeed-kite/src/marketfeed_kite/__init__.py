@@ -10,10 +10,13 @@ from marketfeed.hookspecs import hookimpl
 from marketfeed_kite.settings import KiteSettings
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from marketfeed.batches import CandleBatch
     from marketfeed.brokers import SandboxBroker, SandboxWorld
-    from marketfeed.contract import CandleRequest, Http, LoginPage, Parser, Session, Stream, TokenStore
-    from marketfeed.instruments import InstrumentTable, TokenMap
+    from marketfeed.contract import CandleRequest, Http, LoginPage, Parser, QuoteKind, Session, Stream, TokenStore
+    from marketfeed.dtypes import Rows
+    from marketfeed.instruments import Instrument, InstrumentTable, TokenMap
 
 __all__ = ["KiteSettings"]
 
@@ -85,6 +88,15 @@ def marketfeed_fetch_candles(
     from marketfeed_kite.candles import fetch_candles
 
     return fetch_candles(settings, session, http, request)
+
+
+@hookimpl
+def marketfeed_quotes(
+    settings: KiteSettings, session: Session, http: Http, instruments: Sequence[Instrument], kind: QuoteKind
+) -> Rows:
+    from marketfeed_kite.quotes import fetch_quotes
+
+    return fetch_quotes(settings, session, http, instruments, kind)
 
 
 @hookimpl

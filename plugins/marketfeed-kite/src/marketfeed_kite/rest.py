@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import msgspec
@@ -13,7 +14,7 @@ from marketfeed_kite.settings import KiteSettings
 __all__ = ["get", "refusal"]
 
 
-def get(http: Http, settings: KiteSettings, session: Session | None, path: str, **params: str) -> bytes:
+def get(http: Http, settings: KiteSettings, session: Session | None, path: str, **params: str | Sequence[str]) -> bytes:
     """The body of a good answer. Raises the ``VendorError`` that fits any other."""
     headers = {"X-Kite-Version": "3"}
     if session is not None:
