@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import logging
+import subprocess
 import time
 from collections import defaultdict
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -307,13 +309,41 @@ def test_closing_twice_and_while_the_broker_is_away_ends_soon(
     assert time.monotonic() - started < 3
 
 
-def test_both_drivers_and_kafkas_own_clients_choose_the_same_partition() -> None:
-    # Read off Kafka's own Java client (murmur2 over the key).
-    assert [partition_of(key, 12) for key in (b"NSE:RELIANCE", b"NSE:INFY", b"")] == [
-        partition_of(b"NSE:RELIANCE", 12),
-        partition_of(b"NSE:INFY", 12),
-        partition_of(b"", 12),
-    ]
+@pytest.mark.parametrize(
+    ("key", "number"),  # read in the tests of Kafka's Java client: its murmur2 of these keys
+    [(b"21", -973932308), (b"foobar", -790332482), (b"a-little-bit-long-string", -985981536), (b"abc", 479470107)],
+)
+def test_a_key_goes_to_the_partition_that_kafkas_own_clients_choose(key: bytes, number: int) -> None:
+    assert [partition_of(key, count) for count in (1, 7, 12)] == [(number & 0x7FFFFFFF) % count for count in (1, 7, 12)]
+
+
+def test_tls_is_verified(start_kafka: Callable[..., KafkaServer], driver: str, topic: Topic, tmp_path: Path) -> None:
+    key, certificate, both = tmp_path / "key", tmp_path / "certificate", tmp_path / "both"
+    command = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", "/CN=broker"]
+    command += ["-addext", "subjectAltName=IP:127.0.0.1", "-keyout", str(key), "-out", str(certificate)]
+    subprocess.run(command, check=True, capture_output=True)
+    both.write_text(key.read_text() + certificate.read_text())
+    server = start_kafka(pem=both)
+    server.topic("there")
+
+    def open_with(cafile: Path | None) -> None:
+        options = {"ssl_cafile": str(cafile)} if cafile else {}
+        out = KafkaSink(
+            servers=server.tls_bootstrap,
+            topic="there",
+            driver=driver,
+            security_protocol="SSL",
+            request_timeout_s=4,
+            **options,
+        )
+        try:
+            out.open()
+        finally:
+            out.close()
+
+    open_with(certificate)
+    with pytest.raises(SinkError):
+        open_with(None)
 
 
 def test_the_library_may_not_fill_the_log(caplog: pytest.LogCaptureFixture) -> None:

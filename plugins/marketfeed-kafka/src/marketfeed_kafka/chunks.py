@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from marketfeed.batches import CandleBatch, TickBatch
 
-__all__ = ["Batch", "Chunk", "Headers", "MessageTooLarge", "Refused"]
+__all__ = ["Batch", "Chunk", "Headers", "MessageTooLarge", "RecordRefused", "Refused"]
 
 Batch = TickBatch | CandleBatch
 Headers = list[tuple[str, bytes]]
@@ -18,6 +18,10 @@ Headers = list[tuple[str, bytes]]
 
 class MessageTooLarge(Exception):
     """A message that the broker, or ``max_message_bytes``, does not take. Its name is the dead letter's reason."""
+
+
+class RecordRefused(Exception):
+    """The broker refuses a message by itself for another reason, or it can no longer be put in order."""
 
 
 @attrs.frozen(eq=False)

@@ -47,13 +47,9 @@ class _Ticket:
 def _failure(error: Any) -> Failure:
     from confluent_kafka import KafkaError
 
-    record = (
-        KafkaError.MSG_SIZE_TOO_LARGE,
-        KafkaError.RECORD_LIST_TOO_LARGE,
-        KafkaError.INVALID_RECORD,
-        KafkaError.INVALID_TIMESTAMP,
-    )
-    return Failure(f"{error.name()}: {error.str()}", error.code() in record)
+    large = error.code() in (KafkaError.MSG_SIZE_TOO_LARGE, KafkaError.RECORD_LIST_TOO_LARGE)
+    invalid = error.code() in (KafkaError.INVALID_RECORD, KafkaError.INVALID_TIMESTAMP)
+    return Failure(f"{error.name()}: {error.str()}", large or invalid, large)
 
 
 class ConfluentDriver:

@@ -16,6 +16,7 @@ class Failure(NamedTuple):
     text: str
     record: bool = False
     """The message itself is refused (too large, invalid); sent again it would be again."""
+    too_large: bool = False
 
 
 Outcome = bool | Failure | None

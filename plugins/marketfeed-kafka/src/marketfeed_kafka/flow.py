@@ -17,7 +17,7 @@ from itertools import groupby
 import attrs
 
 from marketfeed.errors import SinkError
-from marketfeed_kafka.chunks import Chunk, MessageTooLarge, Refused
+from marketfeed_kafka.chunks import Chunk, MessageTooLarge, RecordRefused, Refused
 from marketfeed_kafka.driver import Driver, Failure, Outcome, Ticket
 
 __all__ = ["Counts", "Flow"]
@@ -52,10 +52,6 @@ class _Sent:
     alone: bool = False
     """To be sent message by message, each after the answer to the one before."""
     again: bool = False
-
-
-class _Refusal(Exception):
-    """Another error by which the broker refuses one record."""
 
 
 @attrs.define(eq=False)
@@ -164,7 +160,7 @@ class Flow:
         self.counts.latency_s += _SMOOTHING * (now - sent.at_s - self.counts.latency_s)
 
     def _refuse(self, chunk: Chunk, failure: Failure) -> None:
-        kind = MessageTooLarge if failure.record else _Refusal
+        kind = MessageTooLarge if failure.too_large else RecordRefused
         self.refused.append(Refused(chunk.batch, chunk.index, kind(failure.text)))
         self.counts.refused += chunk.rows
 

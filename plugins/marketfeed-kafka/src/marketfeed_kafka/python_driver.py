@@ -56,8 +56,9 @@ def _outcome(future: Any) -> Outcome:
 def _failure(error: BaseException) -> Failure:
     from kafka import errors
 
-    kinds = (errors.MessageSizeTooLargeError, errors.RecordListTooLargeError, errors.InvalidRecordError)
-    return Failure(_text(error), isinstance(error, (*kinds, errors.InvalidTimestampError)))
+    large = isinstance(error, errors.MessageSizeTooLargeError | errors.RecordListTooLargeError)
+    invalid = isinstance(error, errors.InvalidRecordError | errors.InvalidTimestampError)
+    return Failure(_text(error), large or invalid, large)
 
 
 def _text(error: BaseException) -> str:
