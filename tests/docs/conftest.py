@@ -2,8 +2,8 @@
 
 What is substituted, and nothing else:
 
-- ``marketfeed.Feed``, ``Historical`` and ``Instruments`` get the settings of a sandbox (URLs, key, token) where the
-  code names none, and forget access tokens with the process;
+- ``marketfeed.Feed``, ``Historical``, ``Instruments`` and ``Quotes`` get the settings of a sandbox (URLs, key, token)
+  where the code names none, and forget access tokens with the process;
 - loops over a feed end after a few batches and ``feed.wait()`` after half a second, since a page's feed has no end;
 - the working directory is an empty one with ``feed.toml`` (``examples/feed.toml``) and what a short run of it left:
   ``data/journal`` and ``data/ticks-main.jsonl``.
@@ -21,7 +21,7 @@ import attrs
 import pytest
 
 import marketfeed
-from marketfeed import Feed, Historical, Instruments, TickBatch, config
+from marketfeed import Feed, Historical, Instruments, Quotes, TickBatch, config
 from marketfeed.plugins import Plugins
 from marketfeed.sandbox import Sandbox
 from marketfeed.tokens import MemoryTokenStore
@@ -94,6 +94,11 @@ def stage(broker: Sandbox, left_behind: Path, tmp_path: Path, monkeypatch: pytes
         def __init__(self, vendor: str, **options: Any) -> None:
             super().__init__(vendor, settings=settings, tokens=MemoryTokenStore(), **options)
 
+    class SandboxQuotes(Quotes):
+        def __init__(self, vendor: str, **options: Any) -> None:
+            super().__init__(vendor, settings=settings, tokens=MemoryTokenStore(), **options)
+
+    monkeypatch.setattr(marketfeed, "Quotes", SandboxQuotes, raising=False)
     monkeypatch.setattr(marketfeed, "Feed", SandboxFeed)
 
     class SandboxInstruments(Instruments):

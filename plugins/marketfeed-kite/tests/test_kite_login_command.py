@@ -8,6 +8,7 @@ import socket
 import stat
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import parse_qs, urlsplit
@@ -19,6 +20,7 @@ from marketfeed_kite.auth import login_page
 
 from marketfeed.clock import NS
 from marketfeed.errors import AuthError
+from marketfeed.feed import Feed
 from marketfeed.history import Historical
 from marketfeed.sandbox import Sandbox, totp
 from marketfeed.tokens import FileTokenStore
@@ -257,3 +259,37 @@ def test_a_program_that_runs_takes_the_session_of_a_login_beside_it(desk: Desk) 
         kept = desk.kept()
         past.candles("NSE:INFY", "1d", "2026-11-01", "2026-11-20")
     assert desk.kept() == kept
+
+
+def feed_of(desk: Desk) -> Feed:
+    known = {name: value for name, value in desk.box.settings().items() if name != "access_token"}
+    return Feed("kite", instruments=["NSE:INFY"], settings=known, tokens=FileTokenStore(desk.state))
+
+
+def test_a_feed_that_is_refused_goes_on_with_the_session_of_a_login_beside_it(desk: Desk) -> None:
+    assert_logged_in(desk, desk.run("--port", "0", given=desk.redirect()))
+    with feed_of(desk) as feed:
+        ticks = (tick for batch in feed for tick in batch)
+        next(ticks)
+        desk.box.expire()  # open connections stay
+        assert_logged_in(desk, desk.run("--port", "0", given=desk.redirect()))
+        desk.box.drop()  # the reconnect meets 403 with the old token
+        next(tick for tick in ticks if desk.box.counts["connections"] == 2)
+        again_ns = time.time_ns()
+        assert any(tick.received_ns > again_ns for tick in ticks)  # over the new connection: the old one is gone
+    kept = desk.kept()
+    assert kept is not None
+    assert desk.profile(kept["access_token"]) == 200
+
+
+def test_a_feed_that_is_refused_and_alone_stops_and_says_what_to_do(desk: Desk) -> None:
+    assert_logged_in(desk, desk.run("--port", "0", given=desk.redirect()))
+    feed = feed_of(desk)
+    feed.start()
+    batches = iter(feed)
+    next(batches)
+    desk.box.expire()
+    desk.box.drop()
+    with pytest.raises(AuthError, match="marketfeed login kite"):
+        list(batches)
+    feed.stop()
