@@ -14,8 +14,8 @@ __all__ = ["Pacer", "slack_s"]
 
 def slack_s(per_s: float) -> float:
     """How much longer a window is kept than the broker's: the broker counts when calls arrive, and one that was
-    held up on its way falls into the window of the next ones. 8 % of the window, a tenth of a second at most."""
-    return min(0.08 * per_s, 0.1)
+    held up on its way falls into the window of the next ones. 8 % of the window, half a second at most."""
+    return min(0.08 * per_s, 0.5)
 
 
 class Pacer:

@@ -112,6 +112,6 @@ def _unsent(transport: asyncio.BaseTransport | None, raw: socket.socket | None) 
         return waiting
     import fcntl
 
-    with contextlib.suppress(OSError):
+    with contextlib.suppress(OSError, ValueError):  # ValueError: the client has closed it, its number is -1
         waiting += struct.unpack("i", fcntl.ioctl(raw.fileno(), _SIOCOUTQNSD, b"\0" * 4))[0]
     return waiting
