@@ -54,6 +54,18 @@ def test_connections_that_lost_the_same_session_share_one_login(tmp_path: Path, 
     assert broker.asked == 2
 
 
+def test_a_session_of_a_login_beside_it_survives_the_renewal(tmp_path: Path, clock: ManualClock) -> None:
+    account = account_on(Broker(right=True), tmp_path, clock)
+    dead, other = account.session(), Session(vendor="toy", account="default", access_token="of another program")
+    tokens = FileTokenStore(tmp_path)
+    tokens.save(dead)
+    account.renew(dead)
+    assert tokens.load("toy", "default") is None  # nobody tries a dead one again
+    tokens.save(other)
+    account.renew(account.session())
+    assert tokens.load("toy", "default") == other
+
+
 def test_refused_logins_stop_at_ten_an_hour_also_over_restarts(tmp_path: Path, clock: ManualClock) -> None:
     broker = Broker(right=False)
     for _ in range(60):  # a service manager that restarts for ever, every minute

@@ -280,6 +280,31 @@ def test_a_result_of_the_wrong_type_is_named() -> None:
         vendor.parser(AcmeSettings(), nothing)
 
 
+def test_a_login_page_may_be_missing_but_is_never_of_the_wrong_type() -> None:
+    class Undecided(Acme):
+        @hookimpl
+        def marketfeed_login_url(self) -> Any:
+            return None
+
+    class Wrong(Acme):
+        @hookimpl
+        def marketfeed_login_url(self) -> Any:
+            return "https://acme.example/login"
+
+        @hookimpl
+        def marketfeed_quotes(self) -> Any:
+            return [1.0]
+
+    nothing: Any = None
+    settings = AcmeSettings()
+    assert Plugins.of(Acme()).vendor("acme").login_page(settings) is None
+    assert Plugins.of(Undecided()).vendor("acme").login_page(settings) is None
+    with pytest.raises(PluginError, match="must return a LoginPage, not str"):
+        Plugins.of(Wrong()).vendor("acme").login_page(settings)
+    with pytest.raises(PluginError, match="must return rows of TICK, not list"):
+        Plugins.of(Wrong()).vendor("acme").quotes(settings, nothing, nothing, [], "ltp")
+
+
 def test_errors_of_our_own_tree_pass_and_others_are_wrapped_with_their_cause() -> None:
     class Failing(Acme):
         @hookimpl
