@@ -11,7 +11,7 @@ import attrs
 import numpy as np
 
 from marketfeed import config
-from marketfeed.brokers import HttpReply, HttpRequest, SandboxConnection
+from marketfeed.brokers import HttpReply, HttpRequest, SandboxConnection, SandboxMemory
 from marketfeed.contract import DATA, Emit, Frame, Handshake, Parsed, Parser, Send, Session, Step, Stream, Subscription
 from marketfeed.dtypes import Rows
 from marketfeed.enums import Mode
@@ -90,6 +90,11 @@ class Bench:
         talk.open(wanted)
         return talk
 
+    def traded(self) -> list[Instrument]:
+        """Those of the sandbox that stand in the vendor's master."""
+        tokens = {one.token for one in self.plugin.instruments(self.settings(), self.session(), self.http)}
+        return [one for one in self.instruments if one.token in tokens]
+
     def subscription(self, mode: Mode, count: int | None = None) -> Subscription:
         """The first ``count`` instruments of the sandbox."""
         return Subscription.of(self.instruments[:count], mode)
@@ -129,7 +134,7 @@ class Talk:
         """A new socket, as after each reconnect. Fails where the broker refuses the handshake."""
         answer = self.upgrade(self.stream.handshake())
         assert not isinstance(answer, HttpReply), f"the broker refuses the handshake: {answer.status} {answer.body!r}"
-        self.connection, self.closed, self.sent = answer, None, []
+        self.connection, self.closed, self.sent, self.data = answer, None, [], []
         self.hear(answer.opened())
         self.say(self.stream.opened(wanted))
 
@@ -173,7 +178,20 @@ class Talk:
         encoded = [one.data for one in self.connection.encode(rows, snapshot=False)]
         for one in encoded:
             assert self.stream.received(one) is DATA, f"the stream does not take this for data: {one!r:.200}"
+        self.data += encoded
         return [frame_of(one, at + number) for number, one in enumerate(encoded)]
+
+    def parser(self, tokens: TokenMap | None = None) -> Parser:
+        """A parser that read all data of this socket so far: a message may only tell what changed."""
+        parser = self.bench.parser(tokens)
+        now = self.bench.box.world.now_ns()
+        parser([frame_of(one, now) for one in self.data])
+        return parser
+
+    def forget(self) -> None:
+        """What this client knows is unsure: the broker tells everything again, where it tells changes only."""
+        if isinstance(self.connection, SandboxMemory):
+            self.connection.forget()
 
     @property
     def modes(self) -> dict[int, Mode]:
@@ -197,9 +215,8 @@ def settings_of(
 ) -> Any:
     """What the configuration makes of ``[vendors.NAME]``. Raises ``ConfigError``."""
     values = {
-        "feeds": {"main": {"vendor": vendor, "instruments": ["NSE:RELIANCE"], "sinks": ["stdout"]}},
+        "feeds": {"main": {"vendor": vendor, "instruments": ["NSE:RELIANCE"]}},
         "vendors": {vendor: dict(table)},
-        "sinks": {"stdout": {}},
     }
     return config.build(values, plugins, environ or {}).vendors[vendor].settings
 

@@ -87,7 +87,7 @@ class PluginChecks(VendorCase):
         if name is None:
             pytest.skip("the plugin is an object, not a module")
         program = (
-            "import sys, threading; import marketfeed, marketfeed.hookspecs, marketfeed.contract; before = set(sys.modules);"
+            "import sys, threading, marketfeed, marketfeed.hookspecs; before = set(sys.modules);"
             f"sys.path[:0] = {sys.path!r}; import {name}; print('imported', *sorted(set(sys.modules) - before));"
             "print('threads', threading.active_count())"
         )

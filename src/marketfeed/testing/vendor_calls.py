@@ -264,8 +264,16 @@ def _proxied(vendor: str) -> HttpSession:
     return http
 
 
-def request_of(bench: Bench, interval: Interval, days: float = 1.0, line: int = 0, **more: Any) -> CandleRequest:
-    """The last days before the sandbox's today."""
+def share_of(bench: Bench) -> int:
+    """Line of the first share: some brokers keep no history of indices."""
+    return next(line for line, one in enumerate(bench.box.instruments) if one.kind == Kind.EQUITY)
+
+
+def request_of(
+    bench: Bench, interval: Interval, days: float = 1.0, line: int | None = None, **more: Any
+) -> CandleRequest:
+    """The last days before the sandbox's today; by default of a share."""
+    line = share_of(bench) if line is None else line
     end = to_ns(START[:10])
     return CandleRequest(
         instrument=bench.instruments[line], interval=interval, start_ns=end - int(days * _DAY_NS), end_ns=end, **more
@@ -291,7 +299,7 @@ class CandleChecks(VendorCase):
                 request = request_of(bench, interval, min(days, 4))
                 found = self._fetch(bench, request)
                 seconds = interval.seconds
-                real = bench.box.world.market.candles(0, seconds, request.start_ns, request.end_ns)
+                real = bench.box.world.market.candles(share_of(bench), seconds, request.start_ns, request.end_ns)
                 assert len(real)
                 assert found["start_ns"].tolist() == real["start_ns"].tolist(), f"other bars of {interval}"
                 for name in ("open", "high", "low", "close", "volume"):
@@ -310,7 +318,9 @@ class CandleChecks(VendorCase):
                 (first, first + 1, 1),
             ):
                 if begin < end:
-                    part = CandleRequest(instrument=bench.instruments[0], interval=interval, start_ns=begin, end_ns=end)
+                    part = CandleRequest(
+                        instrument=bench.instruments[share_of(bench)], interval=interval, start_ns=begin, end_ns=end
+                    )
                     found = self._fetch(bench, part)["start_ns"]
                     assert len(found) == count, (
                         f"{len(found)} bars in [{begin - first}, {end - first}) ns after the first"
@@ -338,7 +348,7 @@ class CandleChecks(VendorCase):
                 found = self._fetch(bench, request_of(bench, interval, days))
                 real = request_of(bench, interval, days)
                 assert len(found) == len(
-                    bench.box.world.market.candles(0, interval.seconds, real.start_ns, real.end_ns)
+                    bench.box.world.market.candles(share_of(bench), interval.seconds, real.start_ns, real.end_ns)
                 ), f"{days} days of {interval} do not come whole"
 
     def test_a_window_without_trading_is_empty(self) -> None:
@@ -346,7 +356,10 @@ class CandleChecks(VendorCase):
         sunday = to_ns("2026-11-15")
         with self.bench() as bench:
             request = CandleRequest(
-                instrument=bench.instruments[0], interval=interval, start_ns=sunday, end_ns=sunday + _DAY_NS
+                instrument=bench.instruments[share_of(bench)],
+                interval=interval,
+                start_ns=sunday,
+                end_ns=sunday + _DAY_NS,
             )
             assert len(self._fetch(bench, request)) == 0
 
@@ -356,7 +369,9 @@ class CandleChecks(VendorCase):
             session, settings = bench.session(), bench.settings()
             with HttpSession(self.vendor, bench.plugin.info.rate_limits) as http:
                 for line in range(min(_BULK, len(bench.instruments))):
-                    bench.plugin.fetch_candles(settings, session, http, request_of(bench, interval, line=line % 3))
+                    bench.plugin.fetch_candles(
+                        settings, session, http, request_of(bench, interval, line=share_of(bench) + line % 3)
+                    )
             assert bench.box.counts["requests_over_limit"] == 0, "rate_limits does not keep the broker's limits"
 
     def test_candles_that_are_none_are_refused(self) -> None:

@@ -6,6 +6,7 @@ import threading
 import time
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from typing import NamedTuple
 
 import numpy as np
@@ -66,9 +67,7 @@ class FeedChecks(VendorCase):
             names = self._names(bench)
             with self._feed(bench, seen, names) as feed:
                 for drop in range(_DROPS):
-                    self._until(
-                        lambda: bench.box.counts["connections"] > drop and _rows(seen) > 100 * (drop + 1), "ticks"
-                    )  # noqa: B023
+                    self._until(partial(_ticking, bench, seen, drop + 1), f"tick after {drop} drops")
                     bench.box.drop()
                 self._until(lambda: bench.box.counts["connections"] > _DROPS, "the last reconnect")
                 rows = _rows(seen)
@@ -120,6 +119,11 @@ class FeedChecks(VendorCase):
             with self._feed(bench, seen, self._names(bench)[:3]):
                 self._until(lambda: _rows(seen) > 5, "ticks")
             assert not _settled(lambda: Counter(map(repr, threading.enumerate())) - before), "threads are left"
+
+
+def _ticking(bench: Bench, seen: Sequence[Seen], times: int) -> bool:
+    """The feed has connected so often, and got ticks each time."""
+    return bench.box.counts["connections"] >= times and _rows(seen) > 100 * times
 
 
 def _rows(seen: Sequence[Seen]) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import random
 from urllib.parse import urlsplit
@@ -10,7 +11,7 @@ import attrs
 
 from marketfeed.brokers import HttpReply
 from marketfeed.contract import DATA, Emit, Handshake, KeepAlive, Plain, Send, Subscription
-from marketfeed.errors import AuthError, LineLost, SessionExpired, VendorError
+from marketfeed.errors import AuthError, LineLost, SessionExpired
 from marketfeed.testing.bench import Bench, Talk, without_calls
 from marketfeed.testing.vendor_case import VendorCase
 
@@ -119,8 +120,8 @@ class StreamChecks(VendorCase):
 
     def test_a_large_subscription_arrives_whole(self) -> None:
         with self.bench(instruments=1200) as bench:
-            count = min(bench.plugin.info.instruments_per_connection, 1200)
-            wanted = bench.subscription(self.modes[-1], count)
+            most = bench.plugin.info.instruments_per_connection
+            wanted = Subscription.of(bench.traded()[:most], self.modes[-1])
             self._wanted(bench.opened(wanted), wanted)
 
     def test_added_instruments_join_the_others(self) -> None:
@@ -244,12 +245,10 @@ class StreamChecks(VendorCase):
                 "<html>502</html>",
                 "\ufffd",
             ]
-            for message in [*texts, *(chance.randbytes(chance.randrange(300)) for _ in range(300))]:
-                try:
+            noise: list[str | bytes] = [*texts, *(chance.randbytes(chance.randrange(300)) for _ in range(300))]
+            for message in noise:
+                with contextlib.suppress(SessionExpired, AuthError, LineLost):
                     step = talk.stream.received(message)
-                except VendorError as error:
-                    assert isinstance(error, SessionExpired | AuthError | LineLost)
-                else:
                     assert isinstance(step, Send | Emit | Plain), f"{step!r} is no step"
 
     def test_no_event_shows_the_token(self) -> None:
