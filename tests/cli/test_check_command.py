@@ -99,7 +99,7 @@ def test_the_example_that_make_run_starts_needs_no_variable() -> None:
 def test_commands_are_listed_in_the_order_of_use() -> None:
     result = CliRunner().invoke(cli.main, ["-h"])
     names = [line.split()[0] for line in result.stdout.split("Commands:\n")[1].splitlines()]
-    assert names[:4] == ["run", "check", "init", "plugins"]
+    assert names[:4] == ["run", "check", "init", "login"]
 
 
 def test_the_version_is_shown() -> None:

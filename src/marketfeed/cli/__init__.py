@@ -19,7 +19,7 @@ from marketfeed.errors import AuthError, ConfigError, MarketFeedError
 
 __all__ = ["main"]
 
-_ORDER = ("run", "sink", "status", "check", "login", "init", "plugins", "sandbox", "replay", "tail", "journal")
+_ORDER = ("run", "check", "init", "login", "plugins", "sandbox", "status", "tail", "replay", "sink", "journal")
 _EXIT_CODES = ((ConfigError, 2), (AuthError, 3), (MarketFeedError, 1))
 _INTERRUPTED = 130
 
