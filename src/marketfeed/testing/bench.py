@@ -16,7 +16,7 @@ from marketfeed.contract import DATA, Emit, Frame, Handshake, Parsed, Parser, Se
 from marketfeed.dtypes import Rows
 from marketfeed.enums import Mode
 from marketfeed.http import HttpSession
-from marketfeed.instruments import Instrument, TokenMap
+from marketfeed.instruments import Instrument, InstrumentTable, TokenMap
 from marketfeed.plugins import Plugins, VendorPlugin
 from marketfeed.sandbox import Sandbox
 from marketfeed.tokens import MemoryTokenStore
@@ -42,6 +42,7 @@ class Bench:
         """Endpoint and status of each HTTP call that went through the core"""
         self.http = HttpSession(vendor, sleep=lambda _: None, on_call=self._called)
         self.tokens = MemoryTokenStore()
+        self._table: InstrumentTable | None = None
 
     def __enter__(self) -> Self:
         self.box.start()
@@ -89,6 +90,15 @@ class Bench:
         talk = self.talk()
         talk.open(wanted)
         return talk
+
+    def listed(self, line: int) -> Instrument:
+        """An instrument as the vendor's master has it, with the names that its calls need."""
+        if self._table is None:
+            self._table = self.plugin.instruments(self.settings(), self.session(), self.http)
+        token = self.box.broker.token(line)
+        found = self._table.by_token(token)
+        assert found is not None, f"the master has no token {token}"
+        return found
 
     def traded(self) -> list[Instrument]:
         """Those of the sandbox that stand in the vendor's master."""

@@ -112,11 +112,10 @@ class LoginChecks(VendorCase):
             pytest.skip("the vendor offers no candles, the only call that needs a session")
         with self.bench() as bench:
             session = bench.session()
+            request = request_of(bench, next(iter(plugin.info.candle_days)))
             bench.box.expire()
             with pytest.raises(SessionExpired):
-                plugin.fetch_candles(
-                    bench.settings(), session, bench.http, request_of(bench, next(iter(plugin.info.candle_days)))
-                )
+                plugin.fetch_candles(bench.settings(), session, bench.http, request)
 
     def test_a_broker_without_a_proper_certificate_gets_nothing(self) -> None:
         if importlib.util.find_spec("trustme") is None:
@@ -276,7 +275,7 @@ def request_of(
     line = share_of(bench) if line is None else line
     end = to_ns(START[:10])
     return CandleRequest(
-        instrument=bench.instruments[line], interval=interval, start_ns=end - int(days * _DAY_NS), end_ns=end, **more
+        instrument=bench.listed(line), interval=interval, start_ns=end - int(days * _DAY_NS), end_ns=end, **more
     )
 
 
@@ -319,7 +318,7 @@ class CandleChecks(VendorCase):
             ):
                 if begin < end:
                     part = CandleRequest(
-                        instrument=bench.instruments[share_of(bench)], interval=interval, start_ns=begin, end_ns=end
+                        instrument=bench.listed(share_of(bench)), interval=interval, start_ns=begin, end_ns=end
                     )
                     found = self._fetch(bench, part)["start_ns"]
                     assert len(found) == count, (
@@ -356,7 +355,7 @@ class CandleChecks(VendorCase):
         sunday = to_ns("2026-11-15")
         with self.bench() as bench:
             request = CandleRequest(
-                instrument=bench.instruments[share_of(bench)],
+                instrument=bench.listed(share_of(bench)),
                 interval=interval,
                 start_ns=sunday,
                 end_ns=sunday + _DAY_NS,
@@ -377,9 +376,9 @@ class CandleChecks(VendorCase):
     def test_candles_that_are_none_are_refused(self) -> None:
         interval = next(iter(self._intervals()))
         with self.bench() as bench:
-            session = bench.session()
+            session, request = bench.session(), request_of(bench, interval)
             for body in (b"<html>maintenance</html>", b"{", b'{"status":"success","data":{"candles":[["soon",1]]}}'):
                 broken = HttpReply(status=200, body=body)
                 bench.box.broker.http = lambda request, broken=broken: broken  # type: ignore
                 with pytest.raises(VendorError):
-                    bench.plugin.fetch_candles(bench.settings(), session, bench.http, request_of(bench, interval))
+                    bench.plugin.fetch_candles(bench.settings(), session, bench.http, request)

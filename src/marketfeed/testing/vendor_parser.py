@@ -37,9 +37,9 @@ def alike(found: Rows, sent: Rows) -> list[str]:
         names += [(name, (found["flags"] & both & flag) > 0) for name in fields]
     for name, carried in names:
         one, other = found[name][carried], sent[name][carried]
-        if one.ndim == 2:  # below full mode a book may have its best level alone
+        if one.ndim == 2:  # below full mode a book may be there in part, such as its best level alone
             whole = (found["flags"][carried] & MODE_MASK) >= Mode.FULL
-            other = np.where(whole[:, None] | (np.arange(other.shape[1]) == 0), other, one)
+            other = np.where(whole[:, None] | (np.nan_to_num(one) != 0), other, one)
         if name.endswith("_ns"):
             close = np.abs(one - other) < NS
         elif one.dtype.kind == "f":
