@@ -48,11 +48,11 @@ WARM_S = 4.0
 """A spike is one against what the instrument did in the seconds before."""
 
 
-def poison(box: Sandbox, draw: random.Random, seconds: float, share: float) -> Counter[str]:
-    """One fault on one row, now and then, until the time is over; how many of each kind."""
+def poison(box: Sandbox, draw: random.Random, count: int, share: float) -> Counter[str]:
+    """``count`` faults on one row each, now and then; how many of each kind."""
     rate = box.world.options.ticks_per_second * share
-    end, started = time.monotonic() + seconds, Counter[str]()
-    while time.monotonic() < end:
+    started = Counter[str]()
+    while started.total() < count:
         time.sleep(draw.expovariate(rate))
         kind = draw.choice([*EXPECTED, *DAMAGES])
         started[kind] += 1
@@ -103,7 +103,7 @@ class Truth:
         return Flag(0)
 
 
-def play(rate: float, seconds: float, seed: int) -> tuple[Counter[str], int]:
+def play(rate: float, count: int, seed: int) -> tuple[Counter[str], int]:
     """Poisoned rows by kind, and how many good ones there were; asserts what became of each row."""
     draw = random.Random(seed)
     with Sandbox(
@@ -127,7 +127,7 @@ def play(rate: float, seconds: float, seed: int) -> tuple[Counter[str], int]:
         with feed:
             pipeline = feed.pipeline
             time.sleep(WARM_S)
-            started = poison(box, draw, seconds, 0.01)
+            started = poison(box, draw, count, 0.01)
             time.sleep(0.5)  # the last fault finds its row
             box.set_rate(0)
             _until(lambda: _settled(box, feed))
@@ -144,9 +144,11 @@ def play(rate: float, seconds: float, seed: int) -> tuple[Counter[str], int]:
         frames = box.log
     assert counts.parsed == sent
     assert counts.parsed == counts.appended + counts.dropped + counts.dead_lettered + counts.lost
-    assert counts.bad_packets == sum(started[how] for how in DAMAGES)
+    # Two bad packets may meet in one frame, and such a frame may be repeated: the log of what was sent knows.
+    assert counts.bad_packets == sum(mark.startswith("damage") for frame in frames for mark in frame.faults)
+    assert counts.bad_packets >= sum(started[how] for how in DAMAGES)
     packets = [letter for letter in letters if letter.kind == "packet"]
-    assert len(packets) == sum(not frame.intact for frame in frames)  # two bad packets may meet in one frame
+    assert len(packets) == sum(not frame.intact for frame in frames)
     assert {letter.reason for letter in packets} == set(DAMAGES.values())
     assert sum(letter.rows for letter in packets) == counts.bad_packets
     found = compare(frames, np.concatenate(kept), [letter for letter in letters if letter.kind == "row"])
@@ -207,9 +209,9 @@ def _until(condition: Callable[[], object]) -> None:
 
 
 def test_every_poisoned_row_gets_its_code_and_no_good_one_does() -> None:
-    found, good = play(rate=1000, seconds=5, seed=3)
-    assert found.total() > 30
-    assert good > 5000
+    found, good = play(rate=1000, count=50, seed=3)
+    assert found.total() == 50
+    assert good > 1000
 
 
 @pytest.mark.chaos
@@ -217,7 +219,7 @@ def test_every_poisoned_row_gets_its_code_and_no_good_one_does() -> None:
 def test_minutes_of_a_poisoned_stream(report: Report) -> None:
     total, good = Counter[str](), 0
     for seed in range(10, 13):
-        found, fine = play(rate=1500, seconds=60, seed=seed)
+        found, fine = play(rate=1500, count=700, seed=seed)
         total, good = total + found, good + fine
     report(
         "6 one row in a hundred poisoned",
