@@ -12,7 +12,11 @@ from typing import Final
 __all__ = ["shipped"]
 
 _PACKAGE: Final = Path(__file__).resolve().parent
-_HOMES: Final = {"schemas": "schemas", "_templates/sink": "plugins/_template-sink"}
+_HOMES: Final = {
+    "schemas": "schemas",
+    "_templates/sink": "plugins/_template-sink",
+    "_templates/vendor": "plugins/_template-vendor",
+}
 """Folder in the wheel -> folder in the repository."""
 
 

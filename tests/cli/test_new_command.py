@@ -70,17 +70,21 @@ def test_a_name_that_cannot_be_one_is_refused(
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_vendor_has_no_template_and_the_message_says_where_to_begin() -> None:
-    result = new("vendor", "mybroker")
-    assert result.exit_code == 1
-    assert "marketfeed-mstock" in result.output
+def test_a_vendor_project_has_the_name_everywhere(tmp_path: Path) -> None:
+    folder = tmp_path / "made"
+    result = new("vendor", "acme-one", "--output", str(folder))
+    assert result.exit_code == 0, result.output
+    files = {str(path.relative_to(folder)): path.read_text() for path in folder.rglob("*") if path.is_file()}
+    assert "src/marketfeed_acme_one/sandbox.py" in files
+    assert [name for name, text in files.items() if "myvendor" in text.lower()] == []
+    assert "ACME_ONE_API_KEY" in files["README.md"]
 
 
 def test_the_template_and_the_schemas_are_those_of_the_repository() -> None:
     assert shipped("_templates/sink") == ROOT / "plugins" / "_template-sink"
     assert shipped("schemas") == ROOT / "schemas"
     table = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["hatch"]["build"]["targets"]["wheel"]
-    homes = {"schemas": "schemas", "plugins/_template-sink": "_templates/sink"}
+    homes = {"schemas": "schemas", **{f"plugins/_template-{kind}": f"_templates/{kind}" for kind in ("sink", "vendor")}}
     assert table["force-include"] == {home: f"marketfeed/{name}" for home, name in homes.items()}
-    with pytest.raises(FileNotFoundError, match="has no _templates/vendor"):
-        shipped("_templates/vendor")
+    with pytest.raises(FileNotFoundError, match="has no _templates/nothing"):
+        shipped("_templates/nothing")

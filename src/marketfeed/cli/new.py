@@ -11,11 +11,11 @@ import click
 __all__ = ["command"]
 
 _NAME: Final = re.compile(r"[a-z][a-z0-9]*(-[a-z0-9]+)*")
-_PLACEHOLDER: Final = "mysink"
+_PLACEHOLDERS: Final = ("mysink", "myvendor")
 _SKIPPED: Final = frozenset({"__pycache__", ".pytest_cache", ".ruff_cache", ".mypy_cache", "dist", "build"})
 
 
-@click.group(short_help="Write the beginning of a plugin: a sink of your own.")
+@click.group(short_help="Write the beginning of a plugin: a sink or a broker of your own.")
 def command() -> None:
     """Write a project to start a plugin from: entry point, options, tests, README."""
 
@@ -30,24 +30,31 @@ def command() -> None:
 def sink(name: str, output: Path | None) -> None:
     """Write a project marketfeed-NAME with a sink that works, and the tests that every sink must pass."""
     _check(name, "archive")
-    folder = output or Path(f"marketfeed-{name}")
-    if folder.exists() and any(folder.iterdir()):
-        raise click.ClickException(f"{folder} is there and not empty; choose another folder with --output")
-    for file in _copy(_template("sink"), folder, name):
-        click.echo(f"wrote {file}")
-    click.echo(f"next: pip install -e '{folder}[test]' && pytest {folder}", err=True)
+    _write("sink", name, output)
     click.echo("the contract of a sink: docs/tutorial/sink.md", err=True)
 
 
 @command.command()
 @click.argument("name")
-def vendor(name: str) -> None:
-    """Write a project for a broker. There is no template of it yet."""
+@click.option(
+    "--output",
+    type=click.Path(path_type=Path, file_okay=False),
+    help="Folder to make the project in; by default marketfeed-NAME here.",
+)
+def vendor(name: str, output: Path | None) -> None:
+    """Write a project marketfeed-NAME with a small broker that works, its sandbox, and the tests of every broker."""
     _check(name, "mybroker")
-    raise click.ClickException(
-        "there is no template for a vendor yet. Copy plugins/marketfeed-mstock of the repository, the smallest broker "
-        "plugin; the page docs/reference/hooks.md describes each hook that it implements"
-    )
+    _write("vendor", name, output)
+    click.echo("what each hook must do: docs/reference/hooks.md", err=True)
+
+
+def _write(kind: str, name: str, output: Path | None) -> None:
+    folder = output or Path(f"marketfeed-{name}")
+    if folder.exists() and any(folder.iterdir()):
+        raise click.ClickException(f"{folder} is there and not empty; choose another folder with --output")
+    for file in _copy(_template(kind), folder, name):
+        click.echo(f"wrote {file}")
+    click.echo(f"next: pip install -e '{folder}[test]' && pytest {folder}", err=True)
 
 
 def _check(name: str, example: str) -> None:
@@ -84,6 +91,9 @@ def _copy(template: Path, folder: Path, name: str) -> list[Path]:
 def _named(text: str, name: str) -> str:
     """``text`` with the placeholder replaced: in modules, in classes, and anywhere else."""
     module = name.replace("-", "_")
-    text = re.sub(rf"(?<=[a-z]_){_PLACEHOLDER}", module, text)  # marketfeed_mysink, test_mysink
-    text = text.replace(_PLACEHOLDER.title(), "".join(part.title() for part in name.split("-")))
-    return text.replace(_PLACEHOLDER, name)
+    for placeholder in _PLACEHOLDERS:
+        text = re.sub(rf"(?<=[a-z]_){placeholder}", module, text)  # marketfeed_mysink, test_mysink
+        text = text.replace(placeholder.title(), "".join(part.title() for part in name.split("-")))
+        text = text.replace(placeholder.upper(), module.upper())  # variables
+        text = text.replace(placeholder, name)
+    return text
