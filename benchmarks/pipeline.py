@@ -34,7 +34,7 @@ def run() -> Iterator[Result]:
 
     for per_frame, target in ((1, 6.0), (10, 8.0), (100, 12.0)):
         frames = full_frames(2000, per_frame)
-        drained = max(1, WAITING // per_frame)
+        drained = max(10, WAITING // per_frame)
 
         def ours(frames: list[bytes] = frames, drained: int = drained) -> None:
             for at in range(0, len(frames), drained):

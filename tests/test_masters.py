@@ -89,6 +89,7 @@ def test_the_master_of_the_day_before_can_be_compared(desk: Desk) -> None:
     assert (found[0], list(found[1])) == (today, [INFY, CALL])
     assert list(cached_days(plugin, settings, desk.folder)) == [today]
 
+
 @pytest.mark.parametrize(
     ("moment", "day"),
     [

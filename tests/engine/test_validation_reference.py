@@ -123,6 +123,10 @@ prices = st.sampled_from(
 FEW = (Flag.VOLUME, Flag.EXCHANGE_TIME, Flag.OHLC, Flag.DEPTH)
 
 
+def flags_of(row: Rows) -> int:
+    return int(row["flags"][0])
+
+
 @st.composite
 def streams(draw: st.DrawFn) -> Rows:
     """Rows of few instruments, each close to the one before: that is where the rules meet."""
@@ -146,7 +150,8 @@ def streams(draw: st.DrawFn) -> Rows:
                 row["lower_circuit"], row["upper_circuit"] = draw(prices), draw(prices)
             offset = draw(st.sampled_from([0, 0, 0, -1, -3, 4, 5, 6, 3600, -86_400, 86_400]))
             row["exchange_ns"] = draw(st.sampled_from([0, -1, *[received // NS * NS + offset * NS] * 8]))
-            row["volume"] = draw(st.sampled_from([place * 10, place * 10, place * 10 - 30, 0, -5]))
+            if flags_of(row) & Flag.VOLUME:  # else it is absent, and an absent number is 0 in a row
+                row["volume"] = draw(st.sampled_from([place * 10, place * 10, place * 10 - 30, 0, -5]))
         received += draw(st.sampled_from([0, 10**6, NS, NS, 20 * NS]))
         if draw(st.integers(0, 30)) == 0:
             received += DAY_NS

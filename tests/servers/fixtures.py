@@ -25,7 +25,7 @@ S = TypeVar("S", bound=Server)
 def pytest_itemcollected(item: pytest.Item) -> None:
     """kafka-python 3.0 drops the socket of a connection that was refused without closing it."""
     if item.get_closest_marker("servers"):
-        item.add_marker(pytest.mark.filterwarnings("ignore:unclosed <socket:ResourceWarning"))
+        item.add_marker(pytest.mark.filterwarnings("ignore:unclosed <s:ResourceWarning"))  # socket, ssl.SSLSocket
 
 
 @pytest.hookimpl(trylast=True)

@@ -346,6 +346,7 @@ def test_tls_is_verified(start_kafka: Callable[..., KafkaServer], driver: str, t
         open_with(None)
 
 
+@pytest.mark.filterwarnings("ignore:unclosed <s:ResourceWarning")  # of refused connections before it
 def test_the_library_may_not_fill_the_log(caplog: pytest.LogCaptureFixture) -> None:
     from marketfeed_kafka.quiet import quieten
 

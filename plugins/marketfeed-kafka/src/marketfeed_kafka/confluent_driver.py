@@ -120,6 +120,9 @@ class ConfluentDriver:
         if refused:
             what = "login refused" if refused[0].code() == KafkaError._AUTHENTICATION else "TLS failed"
             return SinkError(f"Kafka at {self._cluster.servers}: {what} ({refused[0].str()})", retryable=False)
+        if any(one.code() == KafkaError.CLUSTER_AUTHORIZATION_FAILED for one in [*self._errors, *error.args[:1]]):
+            text = f"Kafka at {self._cluster.servers}: no permission; allow this user to write idempotently"
+            return SinkError(text, retryable=False)
         return SinkError(
             f"Kafka at {self._cluster.servers}: no answer ({_text(error)}); check servers and that it runs"
         )
