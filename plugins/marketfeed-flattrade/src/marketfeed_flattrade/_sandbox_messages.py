@@ -70,7 +70,7 @@ class Messages:
         found = np.empty((len(rows), len(family.fields)), np.int64)
         for place, name in enumerate(family.fields):
             column = self._column(name, rows, scale, lines)
-            found[:, place] = column if name in _INDEX_HAS else np.where(index, ABSENT, column)
+            found[:, place] = column if name in _INDEX_HAS else np.where(index, np.int64(ABSENT), column)
         return found
 
     def snapshot(self, family: Family, line: int, values: Values) -> str:
