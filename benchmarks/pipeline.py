@@ -15,15 +15,16 @@ from marketfeed.contract import Frame
 from marketfeed.engine.validation import Validator
 from marketfeed.instruments import TokenMap
 from marketfeed.journal import Journal
+from marketfeed.sinks.columns import BLOCK_ROWS
 from marketfeed.sinks.encode import TickEncoder
 
 WAITING = 100
-"""Frames that wait when the parse thread looks, at one tick a frame; fewer where frames are fuller."""
+"""Frames that wait when the parse thread looks, at one tick a frame; fuller frames arrive more rarely: ten."""
 
 
 def run() -> Iterator[Result]:
     known = instruments(500)
-    journal = Journal.memory()
+    journal = Journal.memory(max_bytes=16 * 2**20)  # soon full: what is measured is the steady state, not fresh memory
     numbers = journal.instruments.register(known)
     tokens = TokenMap({one.token: number for one, number in zip(known, numbers, strict=True)})
     parser, encoder = KiteParser(tokens), TickEncoder()
@@ -40,7 +41,7 @@ def run() -> Iterator[Result]:
             for at in range(0, len(frames), drained):
                 now = time.time_ns()
                 journal.append(check(parser([Frame(data, now) for data in frames[at : at + drained]]).rows).rows)
-                while len(batch := reader.take()):
+                while len(batch := reader.take(BLOCK_ROWS)):  # as the file sinks write
                     encoder.lines(batch)
                 reader.commit()
 

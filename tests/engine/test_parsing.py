@@ -164,6 +164,8 @@ def test_a_parser_that_raises_costs_its_frames_and_nothing_else(journal: Journal
 class FullDisk:
     """Stands before a real journal and refuses like a full disk, a given number of times."""
 
+    committed = 0
+
     def __init__(self, journal: Journal, refusals: int) -> None:
         self._journal = journal
         self.refusals = refusals
@@ -200,6 +202,8 @@ def test_a_journal_that_refuses_for_good_fails_the_feed(journal: Journal) -> Non
     loop.fail = told.append
 
     class Refusing:
+        committed = 0
+
         def append(self, rows: Rows) -> int:
             raise JournalError("the laggards' bound is reached")
 
@@ -216,6 +220,8 @@ def test_a_bug_fails_the_feed_loudly_and_the_thread_drains_on(journal: Journal) 
     loop.fail = told.append
 
     class Broken:
+        committed = 0
+
         def __init__(self) -> None:
             self.calls = 0
 

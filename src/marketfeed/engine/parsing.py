@@ -151,9 +151,11 @@ class ParseLoop:
             return Parsed(empty_ticks(0))
 
     def _append(self, rows: Rows) -> None:
+        # First, so that whoever has a batch finds nothing older in ``latest``. One writer: the rows get these numbers.
+        self.latest.update(rows, self.journal.committed)
         while True:
             try:
-                next_row = self.journal.append(rows)
+                self.journal.append(rows)
                 break
             except OSError as error:  # nothing was published; the same rows can be tried again
                 if not self._wait_for_disk(error):
@@ -167,7 +169,6 @@ class ParseLoop:
             self.log.warning("the journal can be written again")
             self.stuck = ""
         self.counts.appended += len(rows)
-        self.latest.update(rows, next_row - len(rows))
         self._observe(rows)
 
     def _lose(self, rows: Rows, error: Exception) -> None:
