@@ -49,7 +49,7 @@ def run() -> Iterator[Result]:
             for at in range(0, len(frames), drained):
                 now = time.time_ns()
                 journal.append(check(parser([Frame(data, now) for data in frames[at : at + drained]]).rows).rows)
-                while len(batch := reader.take()):
+                while len(batch := reader.take(BLOCK_ROWS)):
                     bytes(batch.rows.view("u1").data)
                 reader.commit()
 
