@@ -6,8 +6,10 @@ credentials, 130 Ctrl-C.
 
 from __future__ import annotations
 
+import os
 import pkgutil
 import sys
+import threading
 import traceback
 from collections.abc import Callable
 from importlib import import_module
@@ -71,6 +73,9 @@ class _Commands(click.Group):
             sys.exit(error.code if isinstance(error, _Failure) else error.exit_code)
         except click.Abort:
             click.echo("interrupted", err=True)
+            if any("-sink-" in thread.name for thread in threading.enumerate()):
+                # A sink stuck in a write holds the lock of its file, and an orderly end would abort on it.
+                os._exit(_INTERRUPTED)
             sys.exit(_INTERRUPTED)
         sys.exit(result if isinstance(result, int) else 0)
 
