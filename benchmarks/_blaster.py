@@ -1,5 +1,5 @@
 """A broker that sends prepared frames, as fast as the reader takes them or at a steady pace. Run as a child:
-``python -m benchmarks._blaster PER_FRAME TOTAL RATE UNIVERSE`` prints its port, serves connections one after
+``python -m benchmarks._blaster PER_FRAME TOTAL RATE UNIVERSE POISONED`` prints its port, serves connections one after
 another (or several at once), sends TOTAL ticks to each, then keeps quiet until the client leaves."""
 
 from __future__ import annotations
@@ -15,7 +15,8 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from benchmarks._kite import full_frames
+from benchmarks._kite import frames_of, full_packets
+from benchmarks._poison import poisoned
 
 _GUID = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
 _PREPARED = 20_000
@@ -60,8 +61,12 @@ def _serve(connection: socket.socket, frames: list[bytes], per_frame: int, total
             return  # the client left
 
 
-def main(per_frame: int, total: int, rate: float, universe: int) -> None:
-    frames = [_ws(data) for data in full_frames(_PREPARED, per_frame, universe)]
+def main(per_frame: int, total: int, rate: float, universe: int, share: float) -> None:
+    if share < 0:
+        packets = full_packets(_PREPARED, universe)
+    else:  # nothing is sent a second time: that would be poison, too
+        packets = poisoned(full_packets(total + 500, universe), share)
+    frames = [_ws(data) for data in frames_of(packets, per_frame)]
     with socket.create_server(("127.0.0.1", 0)) as server:
         print(server.getsockname()[1], flush=True)
         while True:
@@ -70,9 +75,10 @@ def main(per_frame: int, total: int, rate: float, universe: int) -> None:
 
 
 @contextmanager
-def blaster(per_frame: int, total: int, rate: float = 0, universe: int = 500) -> Iterator[int]:
-    """A child process that serves; gives its port."""
-    command = [sys.executable, "-m", "benchmarks._blaster", str(per_frame), str(total), str(rate), str(universe)]
+def blaster(per_frame: int, total: int, rate: float = 0, universe: int = 500, poison: float = -1) -> Iterator[int]:
+    """A child process that serves; gives its port. With ``poison``, the share of bad packets, all are different."""
+    numbers = [str(number) for number in (per_frame, total, rate, universe, poison)]
+    command = [sys.executable, "-m", "benchmarks._blaster", *numbers]
     child = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
     assert child.stdout is not None
     try:
@@ -84,4 +90,4 @@ def blaster(per_frame: int, total: int, rate: float = 0, universe: int = 500) ->
 
 
 if __name__ == "__main__":
-    main(int(sys.argv[1]), int(sys.argv[2]), float(sys.argv[3]), int(sys.argv[4]))
+    main(int(sys.argv[1]), int(sys.argv[2]), float(sys.argv[3]), int(sys.argv[4]), float(sys.argv[5]))

@@ -3,15 +3,14 @@ against a clean one. Frame -> rows -> validation -> journal and dead letters -> 
 
 from __future__ import annotations
 
-import random
 import statistics
-import struct
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 from marketfeed_kite.parser import KiteParser
 
 from benchmarks._kite import START_S, frames_of, full_packets, instruments
+from benchmarks._poison import poisoned
 from benchmarks._ratio import Result
 from marketfeed.clock import NS, Clock
 from marketfeed.contract import Frame
@@ -22,65 +21,6 @@ from marketfeed.journal import Journal
 from marketfeed.sinks.encode import TickEncoder
 
 PACKETS, PER_SECOND, ROUNDS = 50_000, 10_000, 7
-Packet = list[int]
-"""A full packet as 46 words; the layout stands in ``marketfeed_kite.packets``."""
-
-
-def _spike(words: Packet) -> None:
-    words[1] = words[1] * 3 // 2
-
-
-def _set(word: int, value: int) -> Callable[[Packet], None]:
-    def poison(words: Packet) -> None:
-        words[word] = value
-
-    return poison
-
-
-def _crossed(words: Packet) -> None:
-    words[17] = words[32] + 500
-
-
-def _unsorted(words: Packet) -> None:
-    words[20], words[23] = words[23], words[20]
-
-
-def _repeat(words: Packet) -> None:
-    """Stands for a packet that comes a second time."""
-
-
-POISON: tuple[Callable[[Packet], None], ...] = (
-    _spike,
-    _crossed,
-    _unsorted,
-    _repeat,
-    _set(0, 0x7FFFFF01),  # a token that nobody subscribed
-    _set(1, 0),  # no price, and a volume
-    _set(4, 5),  # the volume
-    _set(8, 1),  # the day's high
-    _set(15, 0),  # the exchange time
-    _set(15, START_S - 3600),
-    _set(15, START_S + 3600),
-)
-
-
-def _poisoned(packets: list[bytes], share: float = 0.01, seed: int = 3) -> list[bytes]:
-    draw = random.Random(seed)
-    bad = set(draw.sample(range(len(packets)), round(share * len(packets))))
-    newest: dict[bytes, bytes] = {}
-    made = []
-    for at, packet in enumerate(packets):
-        if at in bad:
-            poison = draw.choice(POISON)
-            words = list(struct.unpack(">46I", newest.get(packet[:4], packet) if poison is _repeat else packet))
-            poison(words)
-            made.append(struct.pack(">46I", *words))
-        else:
-            made.append(packet)
-        newest[packet[:4]] = made[-1]
-    return made
-
-
 def run() -> Iterator[Result]:
     known = instruments(500)
     tokens = TokenMap({one.token: number for number, one in enumerate(known)})
@@ -119,7 +59,7 @@ def run() -> Iterator[Result]:
         yield Result(f"share of the pipeline's CPU, {per_frame} rows a batch", share, target, at_most=True)
 
     for per_frame in (1000, 100):
-        clean, bad = frames_of(packets, per_frame), frames_of(_poisoned(packets), per_frame)
+        clean, bad = frames_of(packets, per_frame), frames_of(poisoned(packets), per_frame)
         work(clean), work(bad)
         ratio = statistics.median(work(clean)[0] / work(bad)[0] for _ in range(ROUNDS))
         yield Result(f"throughput with 1 % bad packets / without, {per_frame} rows a batch", ratio, 0.95)

@@ -18,6 +18,7 @@ from marketfeed.batches import CandleBatch, Origin, TickBatch
 from marketfeed.dtypes import CANDLE, FLAG_GROUPS, PRICE_FIELDS, TICK, Flag, empty_ticks
 from marketfeed.enums import Interval, Mode
 from marketfeed.instruments import Instrument
+from marketfeed.sinks.bulk import BulkLines
 from marketfeed.sinks.encode import CandleEncoder, TickEncoder
 
 MakeTicks = Callable[..., TickBatch]
@@ -261,3 +262,18 @@ def test_every_candle_keeps_to_the_schema(data: st.DataObject) -> None:
     lines = CandleEncoder().messages(CandleBatch(rows, ORIGIN))
     assert len(lines) == 3
     validator("candle").validate(json.loads(lines[0]))
+
+
+def test_rows_that_lack_a_time_or_are_doubted_stay_with_the_others(ticks: MakeTicks) -> None:
+    """The fast way takes them, in one pass, and gives the bytes of the general one."""
+    batch = ticks(100)
+    rows = batch.rows.copy()
+    rows["exchange_ns"][7] = rows["last_trade_ns"][20:22] = 0
+    rows["average_price"][[7, 30]] = math.nan
+    rows["flags"][40] &= ~np.uint32(Flag.EXCHANGE_TIME | Flag.TRADE_TIME)
+    rows["flags"][[8, 40]] |= np.uint32(Flag.CROSSED_DEPTH | Flag.REPEAT)
+    mixed = TickBatch(rows, batch.origin)
+    lines = BulkLines().lines(mixed)
+    assert lines == b"".join(TickEncoder().lines(mixed[place : place + 1]) for place in range(100))
+    assert sum("exchange_ns" not in one for one in documents(lines)) == 2
+    assert [place for place, one in enumerate(documents(lines)) if "reasons" in one] == [8, 40]

@@ -22,10 +22,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from marketfeed.batches import TickBatch
-from marketfeed.dtypes import REASON_MASK
+from marketfeed.dtypes import REASON_MASK, Flag
 from marketfeed.instruments import Instrument
 from marketfeed.sinks.columns import BLOCK_ROWS, instrument_at, reason_words
-from marketfeed.sinks.template import NO_AVERAGE, NO_EXCHANGE_TIME, NO_TRADE_TIME, Layout, layout_of
+from marketfeed.sinks.template import NO_AVERAGE, NO_EXCHANGE_TIME, NO_TRADE_TIME, SOME, Layout, layout_of, word_of
 
 __all__ = ["MIN_ROWS", "BulkLines"]
 
@@ -36,6 +36,8 @@ _GROUP_ROWS: Final = 24
 
 Words = NDArray[np.uint32]
 Ints = NDArray[np.int64]
+Lacks = dict[int, NDArray[np.bool_]]
+"""For each ``NO_...`` bit, which rows lack the field."""
 
 _E4, _E8, _E16 = 10**4, 10**8, 10**16
 _EARLIEST_NS, _LATEST_NS = 10**17, 4 * 10**18
@@ -69,11 +71,33 @@ _TABLE = np.concatenate(
 """Texts of up to four letters, as words; the constants above say where each kind begins."""
 
 
-_REASONS, _NOT_REASONS = np.uint32(REASON_MASK), np.uint32(~REASON_MASK & 0xFFFFFFFF)
+_REASONS, _EXCHANGE_TIME, _TRADE_TIME = (
+    np.uint32(REASON_MASK),
+    np.uint32(Flag.EXCHANGE_TIME),
+    np.uint32(Flag.TRADE_TIME),
+)
+_TIMES = _EXCHANGE_TIME | _TRADE_TIME
+_SHAPE = ~(_REASONS | _TIMES)
+"""Flags that tell which fields the line has room for."""
 
 
 class _Unusual(Exception):
     """A value that has no room in the template."""
+
+
+class _Doubts(NamedTuple):
+    """JSON fragments of equal width for the doubted rows, shape (doubted rows, words)."""
+
+    places: Ints
+    words: Words
+
+    def of(self, places: Ints) -> _Doubts:
+        """Those of some rows, in ascending order, which count from 0 then."""
+        found, mine, theirs = np.intersect1d(places, self.places, assume_unique=True, return_indices=True)
+        return _Doubts(mine, self.words[theirs]) if len(found) else _NO_DOUBTS
+
+
+_NO_DOUBTS: Final = _Doubts(np.zeros(0, np.int64), np.zeros((0, 0), "u4"))
 
 
 class BulkLines:
@@ -83,6 +107,8 @@ class BulkLines:
         self._origin: tuple[str, str, str] = ("", "", "")
         self._names = _NameTable((), "")
         self._readers: dict[int, _Reader] = {}
+        self._reasons: dict[int, bytes] = {}
+        """The fragment of each combination of doubts that occurred."""
 
     def lines(self, batch: TickBatch) -> bytes | None:
         """JSON lines of the batch; None if it holds something out of the ordinary."""
@@ -111,9 +137,11 @@ class BulkLines:
         return slots
 
     def _block(self, rows: Any, seq: Ints, slots: Ints) -> bytes:
-        patterns, doubts = _patterns(rows), _doubts(rows["flags"])
+        doubts = self._doubts(rows["flags"])
+        patterns, lacks = _patterns(rows)
         if not isinstance(patterns, np.ndarray):
-            return self._write(patterns, rows, seq, slots, doubts).tobytes().translate(None, b"\0")
+            block = self._write(patterns, lacks, rows, seq, slots, doubts)
+            return block.tobytes().translate(None, b"\0")
         groups = np.unique(patterns).tolist()
         if len(groups) * _GROUP_ROWS > len(rows):
             raise _Unusual
@@ -121,24 +149,51 @@ class BulkLines:
         written = []
         for pattern in groups:
             places = np.flatnonzero(patterns == pattern)
-            part = self._write(pattern, rows[places], seq[places], slots[places], doubts[places])
+            mine = {bit: mask[places] for bit, mask in lacks.items()}
+            part = self._write(pattern, mine, rows[places], seq[places], slots[places], doubts.of(places))
             written.append((places, part))
         block = np.zeros((len(rows), max(part.shape[1] for _, part in written)), "u4")
         for places, part in written:
             block[places, : part.shape[1]] = part
         return block.tobytes().translate(None, b"\0")
 
-    def _write(self, pattern: int, rows: Any, seq: Ints, slots: Ints, doubts: Words) -> Words:
+    def _write(self, pattern: int, lacks: Lacks, rows: Any, seq: Ints, slots: Ints, doubts: _Doubts) -> Words:
+        """``pattern`` without the bits of :mod:`marketfeed.sinks.template`, which ``lacks`` gives."""
+        some: dict[int, Ints] = {}
+        for bit, mask in lacks.items():
+            count = np.count_nonzero(mask)
+            if count == len(rows):
+                pattern |= bit
+            elif count:
+                pattern |= bit << SOME
+                some[bit] = np.flatnonzero(mask)
         reader = self._readers.get(pattern)
         if reader is None:
             journal, feed, _ = self._origin
             reader = self._readers[pattern] = _Reader(partial(layout_of, pattern, journal, feed, self._names.width))
-        values = reader.read(rows, seq)
-        plan = reader.plan(values, doubts.shape[1])
+        values = reader.read(rows, seq, some)
+        plan = reader.plan(values, doubts.words.shape[1])
         block = plan.fill(values)
+        for bit, columns, words in plan.instead:
+            block[some[bit], columns] = words
         block[:, plan.names] = self._names.words[slots]
-        block[:, plan.reasons] = doubts
+        if len(doubts.places):
+            block[doubts.places, plan.reasons] = doubts.words
         return block
+
+    def _doubts(self, flags: NDArray[np.uint32]) -> _Doubts:
+        """Why some rows are doubted."""
+        places = np.flatnonzero(flags & _REASONS)
+        if not len(places):
+            return _NO_DOUBTS
+        texts = [self._reasons.get(one) or self._reason(one) for one in (flags[places] & _REASONS).tolist()]
+        size = -(-max(map(len, texts)) // 32) * 32  # few widths, few templates
+        words = np.frombuffer(b"".join([text.ljust(size, b"\0") for text in texts]), "u4")
+        return _Doubts(places, words.reshape(len(places), -1))
+
+    def _reason(self, reasons: int) -> bytes:
+        text = self._reasons[reasons] = b',"reasons":%s' % msgspec.json.encode(reason_words(reasons))
+        return text
 
 
 class _NameTable:
@@ -190,39 +245,24 @@ class _NameTable:
         self.words = self.words.reshape(len(self._texts), -1)
 
 
-def _patterns(rows: Any) -> int | Ints:
-    """Which template each row needs: its flags, and which of the fields without a group it lacks.
+def _patterns(rows: Any) -> tuple[int | Ints, Lacks]:
+    """The flags that make a template, of all rows alike or of each, and which rows lack the fields that need a look.
 
-    Doubts do not make a template: one doubtful row in a hundred must not cost a second pass.
+    Neither doubts nor such a field make a template: one such row in a hundred must not cost a second pass.
     """
-    flags = rows["flags"] & _NOT_REASONS
+    flags = rows["flags"]
+    lacks = {
+        NO_EXCHANGE_TIME: rows["exchange_ns"] == 0,
+        NO_TRADE_TIME: rows["last_trade_ns"] == 0,
+        NO_AVERAGE: np.isnan(rows["average_price"]),
+    }
     first = int(flags[0])
-    marks = (
-        (NO_EXCHANGE_TIME, rows["exchange_ns"] == 0),
-        (NO_TRADE_TIME, rows["last_trade_ns"] == 0),
-        (NO_AVERAGE, np.isnan(rows["average_price"])),
-    )
-    if (flags == first).all() and all(bool(mask.all()) or not mask.any() for _, mask in marks):
-        return first | sum(bit for bit, mask in marks if mask[0])
-    patterns: Ints = flags.astype("i8")
-    for bit, mask in marks:
-        patterns |= mask * np.int64(bit)
-    return patterns
-
-
-def _doubts(flags: NDArray[np.uint32]) -> Words:
-    """Why each row is doubted, as JSON fragments of equal width, shape (n, words); without width if none is."""
-    reasons = flags & _REASONS
-    if not np.count_nonzero(reasons):
-        return np.zeros((len(flags), 0), "u4")
-    places = np.flatnonzero(reasons)
-    doubted = reasons[places].tolist()
-    texts = {one: b',"reasons":%s' % msgspec.json.encode(reason_words(one)) for one in set(doubted)}
-    size = -(-max(map(len, texts.values())) // 32) * 32  # few widths, few templates
-    found = np.zeros((len(flags), size // 4), "u4")
-    fragments = b"".join([texts[one].ljust(size, b"\0") for one in doubted])
-    found[places] = np.frombuffer(fragments, "u4").reshape(len(places), -1)
-    return found
+    if not (flags & _TIMES == _TIMES).all():
+        lacks[NO_EXCHANGE_TIME] |= flags & _EXCHANGE_TIME == 0
+        lacks[NO_TRADE_TIME] |= flags & _TRADE_TIME == 0
+    shapes = flags & _SHAPE
+    first = int(shapes[0])
+    return (first if (shapes == first).all() else shapes), lacks
 
 
 class _Values(NamedTuple):
@@ -249,9 +289,10 @@ class _Reader:
         self._plain, self._orders, self._prices, self._counts, self._times = (
             np.array(fields[kind], np.intp) for kind in ("plain", "orders", "whole", "low", "ends")
         )
+        self._average = np.flatnonzero(self._prices == word_of("average_price"))
 
-    def read(self, rows: Any, seq: Ints) -> _Values:
-        """Raises ``_Unusual`` for a value that has no room."""
+    def read(self, rows: Any, seq: Ints, lack: dict[int, Ints]) -> _Values:
+        """``lack``: the rows without a field that others have. Raises ``_Unusual`` for a value that has no room."""
         words = rows.view("i8").reshape(len(rows), -1)
         short: list[str] = []
         plain = _checked(words[:, self._plain], _E8, short, "plain")
@@ -259,9 +300,15 @@ class _Reader:
         counts = np.empty((len(rows), len(self._counts) + 1), np.int64)
         counts[:, 0], counts[:, 1:] = seq, words[:, self._counts]
         _checked(counts, _E16, short, "high", _E8)
-        bits = _checked(words[:, self._prices], _PRICE_BITS, short, "whole", _TEN_THOUSAND_BITS)
+        bits = words[:, self._prices]
+        if NO_AVERAGE in lack:
+            bits[lack[NO_AVERAGE], self._average] = 0
+        _checked(bits, _PRICE_BITS, short, "whole", _TEN_THOUSAND_BITS)
         whole, fraction, cents = _split(bits.view("f8"))
         times = words[:, self._times]
+        for bit, column in ((NO_EXCHANGE_TIME, 0), (NO_TRADE_TIME, -1)):
+            if bit in lack:
+                times[lack[bit], column] = rows["received_ns"][lack[bit]]
         if int(times.min()) < _EARLIEST_NS:
             raise _Unusual
         _checked(times, _LATEST_NS)
@@ -310,6 +357,7 @@ class _Plan:
 
     def __init__(self, layout: Layout) -> None:
         self.template, self.names, self.reasons = layout.template, layout.names, layout.reasons
+        self.instead = [(bit, place, np.frombuffer(text, "u4")) for bit, place, text in layout.instead]
         self._short, self._wide = layout.short, "high" not in layout.short
         self._fraction = _CENTS if layout.cents else _DECIMALS
         places = layout.places

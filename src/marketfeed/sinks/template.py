@@ -6,6 +6,7 @@ as its longest text; :mod:`marketfeed.sinks.bulk` fills the rooms and deletes wh
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, Final
 
 import attrs
@@ -16,12 +17,15 @@ from numpy.typing import NDArray
 from marketfeed.dtypes import DEPTH_LEVELS, PRICE_FIELDS, TICK, Flag
 from marketfeed.sinks.columns import FIELDS, GROUP_OF, mode_word
 
-__all__ = ["NO_AVERAGE", "NO_EXCHANGE_TIME", "NO_TRADE_TIME", "Layout", "layout_of"]
+__all__ = ["NO_AVERAGE", "NO_EXCHANGE_TIME", "NO_TRADE_TIME", "SOME", "Layout", "layout_of", "word_of"]
 
 Words = NDArray[np.uint32]
 
 NO_EXCHANGE_TIME, NO_TRADE_TIME, NO_AVERAGE = 1 << 32, 1 << 33, 1 << 34
-"""Bits of a row's pattern above its flags: fields that are absent although no group bit says so."""
+"""Bits of a pattern above the flags: fields that all its rows lack, whatever the reason."""
+SOME = 3
+"""The same bits, shifted by this: fields that some rows lack. They have room in the template, and
+:attr:`Layout.instead` says what such a row has there."""
 
 _WORDS: Final = {
     "plain": 2,
@@ -62,6 +66,8 @@ class Layout:
     """Words of the template for the instrument's names."""
     reasons: slice = slice(0)
     """Words for validation's doubts, which differ from row to row."""
+    instead: list[tuple[int, slice, bytes]] = attrs.field(factory=list)
+    """For a row that lacks what ``NO_...`` bit names: words of the template, and the text they have instead."""
     words: list[bytes] = attrs.field(factory=list)
 
     @property
@@ -78,6 +84,10 @@ class Layout:
         self.words += [bytes(4)] * words
         return place
 
+    def other(self, bit: int, place: slice, text: bytes = b"") -> None:
+        """A row that lacks the field of ``bit`` has this text at this place."""
+        self.instead.append((bit, place, text.ljust(4 * (place.stop - place.start), b"\0")))
+
     def room(self, *kinds: str) -> None:
         """Room for a piece of each kind."""
         for kind in kinds:
@@ -90,13 +100,13 @@ class Layout:
         if name in PRICE_FIELDS:
             self._price(name, level)
         elif name.endswith("_orders"):
-            self.fields["orders"].append(_word(name, level, 4))
+            self.fields["orders"].append(word_of(name, level, 4))
             self.room("orders")
         elif name in ("bid_quantity", "ask_quantity"):
-            self.fields["plain"].append(_word(name, level))
+            self.fields["plain"].append(word_of(name, level))
             self.room("plain")
         else:
-            self.fields["low"].append(_word(name))
+            self.fields["low"].append(word_of(name))
             self.count()
 
     def count(self) -> None:
@@ -104,7 +114,7 @@ class Layout:
         self.room(*(["low"] if "high" in self.short else ["high", "low"]))
 
     def _price(self, name: str, level: int) -> None:
-        self.fields["whole"].append(_word(name, level))
+        self.fields["whole"].append(word_of(name, level))
         self.room("whole")
         if self.cents:
             self.room("cents")  # with its point
@@ -114,7 +124,7 @@ class Layout:
 
     def time(self, name: str) -> None:
         """Room for UTC nanoseconds."""
-        self.fields["ends"].append(_word(name))
+        self.fields["ends"].append(word_of(name))
         self.room("eras", "middles", "ends")
 
     def timestamp(self) -> None:
@@ -124,7 +134,8 @@ class Layout:
         self.room("micros")
 
 
-def _word(name: str, level: int = 0, size: int = 8) -> int:
+def word_of(name: str, level: int = 0, size: int = 8) -> int:
+    """Number of the word of a row, of ``size`` bytes each, that holds a field or a level of it."""
     fields: Any = TICK.fields
     return int(fields[name][1]) // size + level
 
@@ -145,8 +156,7 @@ def layout_of(
     _times(out, pattern)
     for name in FIELDS:
         if _holds(pattern, name):
-            out.text(b',"%s":' % name.encode())
-            out.field(name)
+            _optional(out, pattern, name, NO_AVERAGE if name == "average_price" else 0, out.field)
     if pattern & Flag.DEPTH:
         _depth(out)
     out.reasons = out.blank(reasons)
@@ -162,16 +172,25 @@ def _holds(pattern: int, name: str) -> bool:
 
 def _times(out: Layout, pattern: int) -> None:
     """The timestamp and then, the one that it shows first, the times it may come from."""
-    timed = pattern & Flag.EXCHANGE_TIME and not pattern & NO_EXCHANGE_TIME
-    traded = pattern & Flag.TRADE_TIME and not pattern & NO_TRADE_TIME
     out.text(b',"timestamp":')
     out.timestamp()
-    if not timed:
-        out.text(b',"time_source":"received"')
-    for name, there in (("exchange_ns", timed), ("received_ns", True), ("last_trade_ns", traded)):
-        if there:
-            out.text(b',"%s":' % name.encode())
-            out.time(name)
+    source = b',"time_source":"received"'
+    if pattern & NO_EXCHANGE_TIME:
+        out.text(source)
+    elif pattern & NO_EXCHANGE_TIME << SOME:
+        out.other(NO_EXCHANGE_TIME, out.blank(-(-len(source) // 4)), source)
+    for name, bit in (("exchange_ns", NO_EXCHANGE_TIME), ("received_ns", 0), ("last_trade_ns", NO_TRADE_TIME)):
+        if not pattern & bit:
+            _optional(out, pattern, name, bit, out.time)
+
+
+def _optional(out: Layout, pattern: int, name: str, bit: int, room: Callable[[str], None]) -> None:
+    """A field that some rows may lack: they have nothing there, not even its name."""
+    start = len(out.words)
+    out.text(b',"%s":' % name.encode())
+    room(name)
+    if pattern & bit << SOME:
+        out.other(bit, slice(start, len(out.words)))
 
 
 def _depth(out: Layout) -> None:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 
 from marketfeed.dtypes import DEPTH_LEVELS, Flag, Rows
-from marketfeed.engine.validation.columns import Doubt, price_columns, price_number
+from marketfeed.engine.validation.columns import Doubt, Places, price_columns, price_number
 
 __all__ = ["check_content"]
 
@@ -34,6 +35,7 @@ _NEVER_ABOVE: Final[dict[Flag, list[tuple[int, int]]]] = {
 """Pairs of prices of which the first may not be the greater one. NaN is absent and never greater."""
 
 _PAIRS: Final = [pair for pairs in _NEVER_ABOVE.values() for pair in pairs]
+_BORDERS: Final = np.cumsum([0, *map(len, _NEVER_ABOVE.values())])
 _LEFT: Final = np.array([left for left, _ in _PAIRS], np.intp)
 _RIGHT: Final = np.array([right for _, right in _PAIRS], np.intp)
 
@@ -45,23 +47,25 @@ def check_content(rows: Rows) -> list[Doubt]:
     left, right = prices.take(_LEFT, axis=0), prices.take(_RIGHT, axis=0)
     above = left > right
     if np.count_nonzero(above):
-        doubts += _contradictions(left, right, above)
+        doubts += _contradictions(left, right, np.flatnonzero(above))
     infinite = np.isinf(prices)
     if np.count_nonzero(infinite):
         doubts.append((Flag.NOT_FINITE, np.flatnonzero(np.logical_or.reduce(infinite))))
     return doubts
 
 
-def _contradictions(left: NDArray[np.float64], right: NDArray[np.float64], above: NDArray[np.bool_]) -> list[Doubt]:
+def _contradictions(left: NDArray[np.float64], right: NDArray[np.float64], cells: Places) -> list[Doubt]:
     """Only prices that are there contradict each other: 0 is an empty level of the book, a day before its
-    first trade, a circuit that does not exist."""
-    above &= left != 0
-    above &= right != 0
+    first trade, a circuit that does not exist. ``cells``: where the left price is above the right one."""
+    there = (left.ravel()[cells] != 0) & (right.ravel()[cells] != 0)
+    if not np.count_nonzero(there):
+        return []
+    cells = cells[there]
+    size = left.shape[1]
+    borders = cells.searchsorted(_BORDERS * size).tolist()
     doubts: list[Doubt] = []
-    begin = 0
-    for reason, pairs in _NEVER_ABOVE.items():
-        found = above[begin : begin + len(pairs)]
-        begin += len(pairs)
-        if np.count_nonzero(found):
-            doubts.append((reason, np.flatnonzero(np.logical_or.reduce(found))))
+    for reason, (start, end) in zip(_NEVER_ABOVE, pairwise(borders), strict=True):
+        if start < end:
+            found = cells[start:end] % size
+            doubts.append((reason, found if end - start == 1 else np.unique(found)))
     return doubts
