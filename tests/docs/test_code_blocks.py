@@ -29,8 +29,8 @@ from marketfeed.plugins import Plugins
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted(ROOT.glob("docs/**/*.md"))]
-FOLLOWED = ROOT / "docs" / "tutorial" / "sink.md"
-"""Every block of it is done in order by ``test_sink_tutorial.py``; here its commands are looked at."""
+FOLLOWED = {ROOT / "docs" / "tutorial" / name for name in ("sink.md", "vendor.md")}
+"""Every block of them is done in order by the tests of that name; here their commands are looked at."""
 READMES = sorted(ROOT.glob("plugins/marketfeed-*/README.md"))
 SHELL = ("bash", "console")
 OTHER_PROGRAMS = {"pip", "export", "curl", "tail", "systemctl", "journalctl", ".venv/bin/tox", "python", "pytest"}
@@ -74,7 +74,7 @@ def test_every_block_says_its_language() -> None:
 
 @pytest.mark.parametrize(
     "page",
-    sorted({block.page for block in blocks("python")} - {FOLLOWED}),
+    sorted({block.page for block in blocks("python")} - FOLLOWED),
     ids=lambda page: str(page.relative_to(ROOT)),
 )
 @pytest.mark.filterwarnings("default::UserWarning")
@@ -92,7 +92,7 @@ def test_the_python_of_a_page_runs(page: Path, stage: Path, monkeypatch: pytest.
                 asyncio.run(result)
 
 
-@pytest.mark.parametrize("block", [one for one in blocks("toml") if one.page != FOLLOWED], ids=named)
+@pytest.mark.parametrize("block", [one for one in blocks("toml") if one.page not in FOLLOWED], ids=named)
 def test_a_configuration_can_be_used(block: Block, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     tables = tomllib.loads(block.text)
     if "project" in tables:
