@@ -62,10 +62,8 @@ def _serve(connection: socket.socket, frames: list[bytes], per_frame: int, total
 
 
 def main(per_frame: int, total: int, rate: float, universe: int, share: float) -> None:
-    if share < 0:
-        packets = full_packets(_PREPARED, universe)
-    else:  # nothing is sent a second time: that would be poison, too
-        packets = poisoned(full_packets(total + 500, universe), share)
+    # Where poison counts, nothing is sent a second time: that would be poison, too.
+    packets = full_packets(_PREPARED, universe) if share < 0 else poisoned(full_packets(total + 500, universe), share)
     frames = [_ws(data) for data in frames_of(packets, per_frame)]
     with socket.create_server(("127.0.0.1", 0)) as server:
         print(server.getsockname()[1], flush=True)

@@ -2,14 +2,16 @@
 
 The rival is the official client's own callback (``json.loads`` and dispatch), the merge of the official
 example (one dict per exchange and token) and the conversion to numbers of the merged fields: a whole tick a message,
-as our rows are.
+as our rows are. End to end is from the bytes of the messages to JSON lines of whole ticks: for us with validation
+and the journal, for the rival with ``json.dumps`` of its dict.
 """
 
 from __future__ import annotations
 
 import json
 import random
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 from marketfeed_flattrade.parser import FlattradeParser
@@ -17,7 +19,11 @@ from marketfeed_flattrade.parser import FlattradeParser
 from benchmarks._official import official
 from benchmarks._ratio import Result, compare
 from marketfeed.contract import Frame
-from marketfeed.instruments import TokenMap
+from marketfeed.engine.validation import Validator
+from marketfeed.instruments import Instrument, TokenMap
+from marketfeed.journal import Journal
+from marketfeed.sinks.columns import BLOCK_ROWS
+from marketfeed.sinks.encode import TickEncoder
 
 TEXT_FIELDS = {"t", "e", "tk", "ts", "ltt"}
 SCRIPS = 200
@@ -27,19 +33,46 @@ def run() -> Iterator[Result]:
     module = official("NorenRestApiPy==0.0.22", "NorenRestApiPy.NorenApi")
     if module is None:
         return
+    messages = _messages(1000)
+    rival = _User(module)
+    tokens = TokenMap({f"NSE|{n}": n for n in range(SCRIPS)})
+    parser = FlattradeParser(tokens)
+    frames = [Frame(one, time.time_ns()) for one in messages]
     for count, name, target in ((1, "one by one", 1.0), (100, "100 messages drained together", 1.2)):
-        messages = _messages(1000)
-        tokens = TokenMap({f"NSE|{n}": n for n in range(SCRIPS)})
-        rival = _User(module)
-        parser = FlattradeParser(tokens)
-        frames = [Frame(one, 1) for one in messages]
         batches = [frames[start : start + count] for start in range(0, len(frames), count)]
 
         ratio = compare(
-            lambda batches=batches, parser=parser: [parser(one) for one in batches],
-            lambda messages=messages, rival=rival: [rival.callback(None, one, 1, True) for one in messages],
+            lambda batches=batches: [parser(one) for one in batches],  # type: ignore[misc]
+            lambda: [rival.callback(None, one, 1, True) for one in messages],
         )
         yield Result(f"{name}, against official callback + merge + numbers", ratio, target)
+
+    def naive() -> None:
+        for one in messages:
+            rival.callback(None, one, 1, True)
+            json.dumps(rival.tick).encode() + b"\n"
+
+    ratio = compare(_pipeline(batches, tokens), naive)
+    yield Result(f"end to end to JSON lines, {name}", ratio, 2.0)
+
+
+def _pipeline(batches: list[list[Frame]], tokens: TokenMap) -> Callable[[], None]:
+    """Frames -> rows -> validation -> journal -> JSON lines; each round is a new session with an empty past."""
+    journal = Journal.memory(max_bytes=16 * 2**20)
+    journal.instruments.register(
+        [Instrument(exchange="NSE", symbol=f"S{n}", token=f"NSE|{n}", vendor="flattrade") for n in range(SCRIPS)]
+    )
+    reader, encoder = journal.reader("bench"), TickEncoder()
+
+    def work() -> None:
+        parser, check = FlattradeParser(tokens), Validator(instruments=journal.instruments).check
+        for frames in batches:
+            journal.append(check(parser(frames).rows).rows)
+            while len(batch := reader.take(BLOCK_ROWS)):
+                encoder.lines(batch)
+            reader.commit()
+
+    return work
 
 
 class _User:
@@ -50,37 +83,68 @@ class _User:
         client._NorenApi__subscribe_callback = self._tick
         self.callback = client._NorenApi__on_data_callback
         self._states: dict[str, dict[str, Any]] = {}
+        self.tick: dict[str, Any] = {}
+        """The newest."""
 
-    def _tick(self, message: dict[str, Any]) -> dict[str, Any]:
+    def _tick(self, message: dict[str, Any]) -> None:
         state = self._states.setdefault(f"{message['e']}|{message['tk']}", {})
         state.update(message)
-        return {name: value if name in TEXT_FIELDS else float(value) for name, value in state.items()}
+        self.tick = {name: value if name in TEXT_FIELDS else float(value) for name, value in state.items()}
 
 
 def _messages(count: int) -> list[bytes]:
-    """Touchline and depth deltas, 70 and 28 of a hundred, and a few snapshots, for half the scrips each."""
+    """Touchline and depth deltas, 70 and 28 of a hundred, and a few snapshots, for half the scrips each; what they
+    say of a scrip is never in contradiction."""
     pick = random.Random(11)
-    snapshots = [_message("tk" if n % 2 else "dk", n, pick) for n in range(SCRIPS)]
+    scrips = [_Scrip(number, pick) for number in range(SCRIPS)]
+    snapshots = [one.message("tk" if number % 2 else "dk") for number, one in enumerate(scrips)]
     kinds = pick.choices(["tf", "df", "dk"], [70, 28, 2], k=count - SCRIPS)
-    return snapshots + [_message(kind, pick.randrange(SCRIPS // 2) * 2 + (kind == "tf"), pick) for kind in kinds]
+    return snapshots + [scrips[pick.randrange(SCRIPS // 2) * 2 + (kind == "tf")].message(kind) for kind in kinds]
 
 
-def _message(kind: str, scrip: int, pick: random.Random) -> bytes:
-    price = 1000 + scrip + pick.randrange(100) / 20
-    fields = {"lp": f"{price:.2f}", "pc": "0.54", "v": f"{pick.randrange(10**7)}", "ft": "1763956801"}
-    levels = range(1, 6) if kind in ("df", "dk") else [1]
-    for level in levels:
-        for side, step in (("b", -0.05), ("s", 0.05)):
-            fields |= {f"{side}p{level}": f"{price + step * level:.2f}", f"{side}q{level}": f"{pick.randrange(9999)}"}
-            if kind == "dk":
-                fields |= {f"{side}o{level}": f"{level}"}
-    if kind in ("tk", "dk"):
-        fields |= {"ts": f"S{scrip}-EQ", "pp": "2", "ls": "1", "ti": "0.05", "ap": f"{price:.2f}"}
-        fields |= dict.fromkeys(("o", "h", "l", "c"), f"{price:.2f}")
-    if kind == "dk":
-        fields |= {"ltt": "09:30:01", "ltq": "10", "tbq": "400000", "tsq": "500000", "oi": "7", "uc": "1677", "lc": "9"}
-    elif kind == "tf":
-        fields = dict(pick.sample(list(fields.items()), 5))
-    elif kind == "df":
-        fields = dict(pick.sample(list(fields.items()), 12))
-    return json.dumps({"t": kind, "e": "NSE", "tk": str(scrip), **fields}, separators=(",", ":")).encode()
+class _Scrip:
+    """A book whose prices stay, while the last price moves within it and quantities change."""
+
+    def __init__(self, number: int, pick: random.Random) -> None:
+        self._pick, self._number = pick, number
+        self._price, self._volume = 1000.0 + number, 10**6
+
+    def message(self, kind: str) -> bytes:
+        self._volume += self._pick.randrange(1, 500)
+        moving = {"lp": f"{self._price + self._pick.randrange(-1, 2) / 20:.2f}", "pc": "0.54", "v": str(self._volume)}
+        levels = range(1, 6) if kind in ("df", "dk") else [1]
+        sizes = {f"{side}q{level}": str(self._pick.randrange(1, 9999)) for level in levels for side in "bs"}
+        if kind == "tf":
+            fields = moving | dict(self._pick.sample(list(sizes.items()), 1)) | {"ft": "1763956801"}
+        elif kind == "df":
+            fields = moving | dict(self._pick.sample(list(sizes.items()), 8)) | {"ft": "1763956801"}
+        else:
+            fields = moving | sizes | self._standing(kind, levels)
+        return json.dumps({"t": kind, "e": "NSE", "tk": str(self._number), **fields}, separators=(",", ":")).encode()
+
+    def _standing(self, kind: str, levels: Iterable[int]) -> dict[str, str]:
+        """What only a snapshot tells."""
+        price = self._price
+        fields = {
+            "ts": f"S{self._number}-EQ",
+            "pp": "2",
+            "ls": "1",
+            "ti": "0.05",
+            "ap": f"{price:.2f}",
+            "ft": "1763956801",
+        }
+        fields |= {"o": f"{price:.2f}", "h": f"{price + 9:.2f}", "l": f"{price - 9:.2f}", "c": f"{price - 1:.2f}"}
+        for level in levels:
+            fields |= {f"bp{level}": f"{price - 0.05 * level:.2f}", f"sp{level}": f"{price + 0.05 * level:.2f}"}
+            fields |= {f"bo{level}": str(level), f"so{level}": str(level)} if kind == "dk" else {}
+        if kind == "dk":
+            fields |= {
+                "ltt": "09:30:01",
+                "ltq": "10",
+                "tbq": "400000",
+                "tsq": "500000",
+                "oi": "7",
+                "uc": "1677",
+                "lc": "9",
+            }
+        return fields

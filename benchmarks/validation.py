@@ -21,6 +21,8 @@ from marketfeed.journal import Journal
 from marketfeed.sinks.encode import TickEncoder
 
 PACKETS, PER_SECOND, ROUNDS = 50_000, 10_000, 7
+
+
 def run() -> Iterator[Result]:
     known = instruments(500)
     tokens = TokenMap({one.token: number for number, one in enumerate(known)})

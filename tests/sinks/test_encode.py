@@ -277,3 +277,15 @@ def test_rows_that_lack_a_time_or_are_doubted_stay_with_the_others(ticks: MakeTi
     assert lines == b"".join(TickEncoder().lines(mixed[place : place + 1]) for place in range(100))
     assert sum("exchange_ns" not in one for one in documents(lines)) == 2
     assert [place for place, one in enumerate(documents(lines)) if "reasons" in one] == [8, 40]
+
+
+def test_books_with_levels_that_have_no_price_stay_with_the_others(ticks: MakeTicks) -> None:
+    """Touchline messages have one level; deltas may have any."""
+    batch = ticks(100)
+    rows = batch.rows.copy()
+    rows["bid_price"][:, 4] = math.nan
+    rows["ask_price"][::3, 1:] = math.nan
+    rows["open"][5] = rows["last_price"][6] = math.nan
+    rows["lower_circuit"][:] = math.nan
+    mixed = TickBatch(rows, batch.origin)
+    assert BulkLines().lines(mixed) == b"".join(TickEncoder().lines(mixed[n : n + 1]) for n in range(100))

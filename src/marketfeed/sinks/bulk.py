@@ -6,15 +6,14 @@ divisions, one look-up and one copy; what is left over of the room is NUL, and N
 block at the end (JSON text holds none: it is written as an escape).
 
 The text of a price is exact: a float64 below 10**8 that equals a whole number of 1/100 or 1/10,000 rupee has no
-other shortest text. Where any value is out of the ordinary (negative, not finite, 10**8 or more, more decimals),
+other shortest text. Where any value is out of the ordinary (negative, infinite, 10**8 or more, more decimals),
 :meth:`BulkLines.lines` returns None and the caller takes the general way; both give the same bytes.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import partial
-from itertools import pairwise
 from typing import Any, Final, NamedTuple
 
 import msgspec
@@ -22,10 +21,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from marketfeed.batches import TickBatch
-from marketfeed.dtypes import REASON_MASK, Flag
+from marketfeed.dtypes import REASON_MASK, TICK_BLOCKS, Flag
 from marketfeed.instruments import Instrument
 from marketfeed.sinks.columns import BLOCK_ROWS, instrument_at, reason_words
-from marketfeed.sinks.template import NO_AVERAGE, NO_EXCHANGE_TIME, NO_TRADE_TIME, SOME, Layout, layout_of, word_of
+from marketfeed.sinks.figures import Reader, Unusual
+from marketfeed.sinks.template import NO_EXCHANGE_TIME, NO_PRICE, NO_TRADE_TIME, SOME, layout_of
 
 __all__ = ["MIN_ROWS", "BulkLines"]
 
@@ -34,42 +34,12 @@ MIN_ROWS: Final = 28
 _GROUP_ROWS: Final = 24
 """Fewest rows a template is worth, on average."""
 
+_MOST_TEMPLATES: Final = 64
+"""Kept at a time; a broker's messages make a handful."""
+
 Words = NDArray[np.uint32]
 Ints = NDArray[np.int64]
-Lacks = dict[int, NDArray[np.bool_]]
-"""For each ``NO_...`` bit, which rows lack the field."""
-
-_E4, _E8, _E16 = 10**4, 10**8, 10**16
-_EARLIEST_NS, _LATEST_NS = 10**17, 4 * 10**18
-"""Times between 1973 and 2096 have 9 or 10 digits of seconds."""
-_PRICE_BITS: Final = int(np.array(1e8).view("i8"))
-"""Floats that are not negative are in the order of their bits, so one test finds all that do not fit."""
-
-
-def _texts(texts: Sequence[str]) -> Words:
-    return np.array([text.encode() for text in texts], "S4").view("u4")
-
-
-def _trimmed(number: int, digits: int) -> str:
-    return f"{number:0{digits}}".rstrip("0") or "0"
-
-
-_LEAD, _FULL, _DECIMALS, _CENTS = 1 * _E4, 2 * _E4, 3 * _E4, 4 * _E4
-_MICRO_HEAD, _MICRO_FULL, _MICRO_TAIL = _CENTS + 100, _CENTS + 1100, _CENTS + 2100
-_TABLE = np.concatenate(
-    [
-        _texts([str(number) for number in range(_E4)]),  # 0: a number by itself
-        _texts([str(number or "") for number in range(_E4)]),  # _LEAD: first digits of a longer one, none for 0
-        _texts([f"{number:04}" for number in range(_E4)]),  # _FULL: digits that follow others
-        _texts([_trimmed(number, 4) for number in range(_E4)]),
-        _texts(["." + _trimmed(number, 2) for number in range(100)]),
-        _texts([_trimmed(number, 3) for number in range(1000)]),  # _MICRO_HEAD: nothing but zeros behind it
-        _texts([f"{number:03}" for number in range(1000)]),
-        _texts([f"{number:03}".rstrip("0") for number in range(1000)]),
-    ]
-)
-"""Texts of up to four letters, as words; the constants above say where each kind begins."""
-
+Bools = NDArray[np.bool_]
 
 _REASONS, _EXCHANGE_TIME, _TRADE_TIME = (
     np.uint32(REASON_MASK),
@@ -77,12 +47,10 @@ _REASONS, _EXCHANGE_TIME, _TRADE_TIME = (
     np.uint32(Flag.TRADE_TIME),
 )
 _TIMES = _EXCHANGE_TIME | _TRADE_TIME
+_PRICES: Final = TICK_BLOCKS["float64"]
+_PRICE_POWERS: Final = 1 << np.arange(_PRICES.stop - _PRICES.start)
 _SHAPE = ~(_REASONS | _TIMES)
 """Flags that tell which fields the line has room for."""
-
-
-class _Unusual(Exception):
-    """A value that has no room in the template."""
 
 
 class _Doubts(NamedTuple):
@@ -106,7 +74,7 @@ class BulkLines:
     def __init__(self) -> None:
         self._origin: tuple[str, str, str] = ("", "", "")
         self._names = _NameTable((), "")
-        self._readers: dict[int, _Reader] = {}
+        self._readers: dict[int, Reader] = {}
         self._reasons: dict[int, bytes] = {}
         """The fragment of each combination of doubts that occurred."""
 
@@ -119,7 +87,7 @@ class BulkLines:
             for start in range(0, len(rows), BLOCK_ROWS):
                 part = slice(start, start + BLOCK_ROWS)
                 blocks.append(self._block(rows[part], seq[part], slots[part]))
-        except _Unusual:
+        except Unusual:
             return None
         return blocks[0] if len(blocks) == 1 else b"".join(blocks)
 
@@ -144,34 +112,23 @@ class BulkLines:
             return block.tobytes().translate(None, b"\0")
         groups = np.unique(patterns).tolist()
         if len(groups) * _GROUP_ROWS > len(rows):
-            raise _Unusual
+            raise Unusual
         # Each row in the left part of a line as long as the longest, so that their order stays.
         written = []
         for pattern in groups:
             places = np.flatnonzero(patterns == pattern)
-            mine = {bit: mask[places] for bit, mask in lacks.items()}
-            part = self._write(pattern, mine, rows[places], seq[places], slots[places], doubts.of(places))
+            part = self._write(pattern, lacks.of(places), rows[places], seq[places], slots[places], doubts.of(places))
             written.append((places, part))
         block = np.zeros((len(rows), max(part.shape[1] for _, part in written)), "u4")
         for places, part in written:
             block[places, : part.shape[1]] = part
         return block.tobytes().translate(None, b"\0")
 
-    def _write(self, pattern: int, lacks: Lacks, rows: Any, seq: Ints, slots: Ints, doubts: _Doubts) -> Words:
+    def _write(self, pattern: int, lacks: _Lacks, rows: Any, seq: Ints, slots: Ints, doubts: _Doubts) -> Words:
         """``pattern`` without the bits of :mod:`marketfeed.sinks.template`, which ``lacks`` gives."""
-        some: dict[int, Ints] = {}
-        for bit, mask in lacks.items():
-            count = np.count_nonzero(mask)
-            if count == len(rows):
-                pattern |= bit
-            elif count:
-                pattern |= bit << SOME
-                some[bit] = np.flatnonzero(mask)
-        reader = self._readers.get(pattern)
-        if reader is None:
-            journal, feed, _ = self._origin
-            reader = self._readers[pattern] = _Reader(partial(layout_of, pattern, journal, feed, self._names.width))
-        values = reader.read(rows, seq, some)
+        every, some = lacks.bits()
+        reader = self._reader(pattern | every | sum(some) << SOME)
+        values = reader.read(rows, seq, lacks.prices, some)
         plan = reader.plan(values, doubts.words.shape[1])
         block = plan.fill(values)
         for bit, columns, words in plan.instead:
@@ -180,6 +137,15 @@ class BulkLines:
         if len(doubts.places):
             block[doubts.places, plan.reasons] = doubts.words
         return block
+
+    def _reader(self, pattern: int) -> Reader:
+        reader = self._readers.get(pattern)
+        if reader is None:
+            if len(self._readers) >= _MOST_TEMPLATES:
+                self._readers.clear()
+            journal, feed, _ = self._origin
+            reader = self._readers[pattern] = Reader(partial(layout_of, pattern, journal, feed, self._names.width))
+        return reader
 
     def _doubts(self, flags: NDArray[np.uint32]) -> _Doubts:
         """Why some rows are doubted."""
@@ -218,7 +184,7 @@ class _NameTable:
         if int(numbers.max()) >= len(self._slot_of) - 1:
             self._grow(int(numbers.max()))
         if int(numbers.min()) < -1:
-            raise _Unusual
+            raise Unusual
         slots: Ints = self._slot_of[numbers]
         if int(slots.min()) < 0:
             self._learn(np.unique(numbers[slots < 0]).tolist())
@@ -227,7 +193,7 @@ class _NameTable:
 
     def _grow(self, highest: int) -> None:
         if highest >= len(self.known):
-            raise _Unusual
+            raise Unusual
         larger = np.full(len(self.known) + 1, -1, np.intp)
         larger[: len(self._slot_of) - 1] = self._slot_of[:-1]
         larger[-1] = self._slot_of[-1]
@@ -245,201 +211,47 @@ class _NameTable:
         self.words = self.words.reshape(len(self._texts), -1)
 
 
-def _patterns(rows: Any) -> tuple[int | Ints, Lacks]:
-    """The flags that make a template, of all rows alike or of each, and which rows lack the fields that need a look.
+class _Lacks(NamedTuple):
+    """Which rows lack the fields that need a look: masks of shape (n,), of prices (n, 18) or None if none lacks one."""
+
+    exchange_time: Bools
+    trade_time: Bools
+    prices: Bools | None
+
+    def of(self, places: Ints) -> _Lacks:
+        """Those of some rows."""
+        prices = None if self.prices is None else self.prices[places]
+        return _Lacks(self.exchange_time[places], self.trade_time[places], prices)
+
+    def bits(self) -> tuple[int, dict[int, Ints]]:
+        """The bits of fields that all rows lack, and for each field that some lack these rows."""
+        every, some = 0, {}
+        masks = [(NO_EXCHANGE_TIME, self.exchange_time), (NO_TRADE_TIME, self.trade_time)]
+        if self.prices is not None:
+            counts = np.count_nonzero(self.prices, axis=0)
+            every = int(_PRICE_POWERS[counts == len(self.prices)].sum()) << NO_PRICE
+            partly = np.flatnonzero((counts > 0) & (counts < len(self.prices))).tolist()
+            masks += [(1 << NO_PRICE + number, self.prices[:, number]) for number in partly]
+        for bit, mask in masks:
+            places = np.flatnonzero(mask)
+            if len(places) == len(mask):
+                every |= bit
+            elif len(places):
+                some[bit] = places
+        return every, some
+
+
+def _patterns(rows: Any) -> tuple[int | Ints, _Lacks]:
+    """The flags that make a template, of all rows alike or of each, and what rows lack beside them.
 
     Neither doubts nor such a field make a template: one such row in a hundred must not cost a second pass.
     """
     flags = rows["flags"]
-    lacks = {
-        NO_EXCHANGE_TIME: rows["exchange_ns"] == 0,
-        NO_TRADE_TIME: rows["last_trade_ns"] == 0,
-        NO_AVERAGE: np.isnan(rows["average_price"]),
-    }
-    first = int(flags[0])
+    missing = np.isnan(rows.view("f8").reshape(len(rows), -1)[:, _PRICES])
+    lacks = _Lacks(rows["exchange_ns"] == 0, rows["last_trade_ns"] == 0, missing if np.count_nonzero(missing) else None)
     if not (flags & _TIMES == _TIMES).all():
-        lacks[NO_EXCHANGE_TIME] |= flags & _EXCHANGE_TIME == 0
-        lacks[NO_TRADE_TIME] |= flags & _TRADE_TIME == 0
+        np.logical_or(lacks.exchange_time, flags & _EXCHANGE_TIME == 0, out=lacks.exchange_time)
+        np.logical_or(lacks.trade_time, flags & _TRADE_TIME == 0, out=lacks.trade_time)
     shapes = flags & _SHAPE
     first = int(shapes[0])
     return (first if (shapes == first).all() else shapes), lacks
-
-
-class _Values(NamedTuple):
-    """The numbers of a batch, checked; shape (n, fields of the kind)."""
-
-    plain: Ints
-    orders: Ints
-    whole: Ints
-    fraction: Ints
-    counts: Ints
-    times: Ints
-    short: frozenset[str]
-    """See :attr:`Layout.short`."""
-    cents: bool
-
-
-class _Reader:
-    """Takes the fields of one pattern out of rows, and knows the plans for their sizes."""
-
-    def __init__(self, layout: Callable[..., Layout]) -> None:
-        self._layout = layout
-        self._plans: dict[tuple[frozenset[str], bool, int], _Plan] = {}
-        fields = layout(frozenset(), cents=True).fields
-        self._plain, self._orders, self._prices, self._counts, self._times = (
-            np.array(fields[kind], np.intp) for kind in ("plain", "orders", "whole", "low", "ends")
-        )
-        self._average = np.flatnonzero(self._prices == word_of("average_price"))
-
-    def read(self, rows: Any, seq: Ints, lack: dict[int, Ints]) -> _Values:
-        """``lack``: the rows without a field that others have. Raises ``_Unusual`` for a value that has no room."""
-        words = rows.view("i8").reshape(len(rows), -1)
-        short: list[str] = []
-        plain = _checked(words[:, self._plain], _E8, short, "plain")
-        orders = _checked(rows.view("i4").reshape(len(rows), -1)[:, self._orders], _E8, short, "orders")
-        counts = np.empty((len(rows), len(self._counts) + 1), np.int64)
-        counts[:, 0], counts[:, 1:] = seq, words[:, self._counts]
-        _checked(counts, _E16, short, "high", _E8)
-        bits = words[:, self._prices]
-        if NO_AVERAGE in lack:
-            bits[lack[NO_AVERAGE], self._average] = 0
-        _checked(bits, _PRICE_BITS, short, "whole", _TEN_THOUSAND_BITS)
-        whole, fraction, cents = _split(bits.view("f8"))
-        times = words[:, self._times]
-        for bit, column in ((NO_EXCHANGE_TIME, 0), (NO_TRADE_TIME, -1)):
-            if bit in lack:
-                times[lack[bit], column] = rows["received_ns"][lack[bit]]
-        if int(times.min()) < _EARLIEST_NS:
-            raise _Unusual
-        _checked(times, _LATEST_NS)
-        return _Values(plain, orders, whole, fraction, counts, times, frozenset(short), cents)
-
-    def plan(self, values: _Values, reasons: int) -> _Plan:
-        """How to write values of these sizes, with this room for doubts."""
-        key = (values.short, values.cents, reasons)
-        plan = self._plans.get(key)
-        if plan is None:
-            plan = self._plans[key] = _Plan(self._layout(values.short, cents=values.cents, reasons=reasons))
-        return plan
-
-
-_TEN_THOUSAND_BITS: Final = int(np.array(1e4).view("i8"))
-
-
-def _checked(values: Any, limit: int, short: list[str] | None = None, kind: str = "", small: int = _E4) -> Any:
-    """The values, if they lie in ``[0, limit)``; notes the kind as short if all are below ``small``."""
-    if not values.size:
-        return values
-    highest = int(values.max())
-    if highest >= limit or int(values.min()) < 0:
-        raise _Unusual
-    if short is not None and highest < small:
-        short.append(kind)
-    return values
-
-
-def _split(prices: NDArray[np.float64]) -> tuple[Any, Any, bool]:
-    """Whole rupees, the rest in 1/100 (True) or 1/10,000 rupee (False)."""
-    whole = np.floor(prices)
-    for scale in (1e2, 1e4):
-        scaled = np.rint(prices * scale)
-        if (scaled / scale == prices).all():
-            return whole, scaled - whole * scale, scale == 1e2
-    raise _Unusual
-
-
-class _Plan:
-    """A layout made ready: every piece becomes one or two numbers of texts in ``_TABLE``, all in one matrix.
-
-    Its columns, in this order: numbers of one word; first and last words of numbers of two; the same of digits
-    that always follow others; fractions and microseconds; first and last words of ``high`` and ``low``.
-    """
-
-    def __init__(self, layout: Layout) -> None:
-        self.template, self.names, self.reasons = layout.template, layout.names, layout.reasons
-        self.instead = [(bit, place, np.frombuffer(text, "u4")) for bit, place, text in layout.instead]
-        self._short, self._wide = layout.short, "high" not in layout.short
-        self._fraction = _CENTS if layout.cents else _DECIMALS
-        places = layout.places
-        alone = [kind for kind in ("plain", "orders", "whole") if kind in self._short]
-        pairs = [kind for kind in ("plain", "orders", "whole") if kind not in self._short]
-        one = [place for kind in (*alone, "seconds", "eras") for place in places[kind]]
-        two = [place for kind in (*pairs, *([] if self._wide else ["low"])) for place in places[kind]]
-        full = [place for kind in ("rest", "middles", "ends") for place in places[kind]]
-        rest = places["cents"] + places["decimals"]
-        large = places["high"] + places["low"] if self._wide else []
-        columns = [one, two[::2], two[1::2], full[::2], full[1::2], rest, places["micros"], large[::2], large[1::2]]
-        self._places = np.array([place for column in columns for place in column], np.intp)
-        borders = np.cumsum([0, *map(len, columns)]).tolist()
-        self._columns = [slice(start, end) for start, end in pairwise(borders)]
-        self._alone, self._pairs = alone, pairs
-
-    def fill(self, values: _Values) -> Words:
-        """The block of words of these rows, without the names."""
-        one, first, last, full_first, full_last, rest, micros, large_first, large_last = self._columns
-        count = len(values.counts)
-        index = np.empty((count, len(self._places)), np.intp)
-        seconds, pieces, fraction = _clock(values.times)
-        np.concatenate([*(getattr(values, kind) for kind in self._alone), *seconds], 1, index[:, one], casting="unsafe")
-        pairs = [getattr(values, kind) for kind in self._pairs] + ([] if self._wide else [values.counts])
-        _pairs(pairs, index[:, first], index[:, last])
-        _full(pieces, index[:, full_first], index[:, full_last])
-        np.add(values.fraction, self._fraction, out=index[:, rest], casting="unsafe")
-        index[:, micros] = fraction
-        if self._wide:
-            _large(values.counts, index[:, large_first], index[:, large_last])
-        block = np.empty((count, len(self.template)), np.uint32)
-        block[:] = self.template
-        block[:, self._places] = _TABLE.take(index)
-        return block
-
-
-def _pairs(values: Sequence[Any], first: Ints, last: Ints) -> None:
-    """Numbers below 10**8 as two texts, the first one empty where it is not needed."""
-    if not values:
-        return
-    pieces = np.concatenate(values, 1, dtype=np.uint32, casting="unsafe")
-    high = pieces // np.uint32(_E4)
-    np.add(high, _LEAD, out=first, casting="unsafe")
-    pieces -= high * np.uint32(_E4)
-    pieces += (high > 0) * np.uint32(_FULL)
-    last[:] = pieces
-
-
-def _full(pieces: Words, first: Ints, last: Ints) -> None:
-    """Eight digits as two texts with all their zeros."""
-    high = pieces // np.uint32(_E4)
-    np.add(high, _FULL, out=first, casting="unsafe")
-    pieces -= high * np.uint32(_E4)
-    np.add(pieces, _FULL, out=last, casting="unsafe")
-
-
-def _large(counts: Ints, first: Ints, last: Ints) -> None:
-    """Numbers below 10**16: first and last texts of the upper and then of the lower eight digits."""
-    size = counts.shape[1]
-    upper = counts // _E8
-    lower = counts - upper * _E8
-    for part, shown, zero, at in ((upper, False, _LEAD, slice(size)), (lower, upper > 0, 0, slice(size, None))):
-        high = part // _E4
-        first[:, at] = high + np.where(shown, _FULL, _LEAD)
-        last[:, at] = part - high * _E4 + np.where(shown | (high > 0), _FULL, zero)
-
-
-def _clock(ns: Ints) -> tuple[tuple[Ints, Ints], Words, Ints]:
-    """All times in pieces: those without leading zeros (of the timestamp, of each time), eight digits each (of the
-    timestamp, middles, ends), and the timestamp's microseconds as two texts."""
-    count = ns.shape[1]
-    pieces = np.empty((len(ns), 2 * count + 1), np.uint32)
-    upper = ns // _E8
-    eras = upper // _E8
-    pieces[:, 1 : count + 1] = upper - eras * _E8
-    pieces[:, count + 1 :] = ns - upper * _E8
-    micros = ns[:, :1] // 1000  # exchange time comes first where it is known, else received time
-    whole = micros // 10**6
-    seconds = whole // _E8
-    pieces[:, :1] = whole - seconds * _E8
-    micros -= whole * 10**6
-    head = micros // 1000
-    tail = micros - head * 1000
-    texts = np.concatenate((head + np.where(tail > 0, _MICRO_FULL, _MICRO_HEAD), tail + _MICRO_TAIL), axis=1)
-    return (seconds, eras), pieces, texts

@@ -14,16 +14,18 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from marketfeed.dtypes import DEPTH_LEVELS, PRICE_FIELDS, TICK, Flag
+from marketfeed.dtypes import DEPTH_LEVELS, PRICE_FIELDS, TICK, TICK_BLOCKS, Flag
 from marketfeed.sinks.columns import FIELDS, GROUP_OF, mode_word
 
-__all__ = ["NO_AVERAGE", "NO_EXCHANGE_TIME", "NO_TRADE_TIME", "SOME", "Layout", "layout_of", "word_of"]
+__all__ = ["NO_EXCHANGE_TIME", "NO_PRICE", "NO_TRADE_TIME", "SOME", "Layout", "layout_of", "word_of"]
 
 Words = NDArray[np.uint32]
 
-NO_EXCHANGE_TIME, NO_TRADE_TIME, NO_AVERAGE = 1 << 32, 1 << 33, 1 << 34
-"""Bits of a pattern above the flags: fields that all its rows lack, whatever the reason."""
-SOME = 3
+NO_EXCHANGE_TIME, NO_TRADE_TIME = 1 << 32, 1 << 33
+NO_PRICE = 34
+"""Bits of a pattern above the flags: fields that all its rows lack, whatever the reason. Prices have theirs from
+number ``NO_PRICE`` on, in the order of the row."""
+SOME = 20
 """The same bits, shifted by this: fields that some rows lack. They have room in the template, and
 :attr:`Layout.instead` says what such a row has there."""
 
@@ -155,19 +157,18 @@ def layout_of(
         out.text(b',"mode":%s' % encode(mode))
     _times(out, pattern)
     for name in FIELDS:
-        if _holds(pattern, name):
-            _optional(out, pattern, name, NO_AVERAGE if name == "average_price" else 0, out.field)
+        bit = _no_price(name) if name in PRICE_FIELDS else 0
+        if pattern & GROUP_OF.get(name, -1) and not pattern & bit:
+            _optional(out, pattern, name, bit, out.field)
     if pattern & Flag.DEPTH:
-        _depth(out)
+        _depth(out, pattern)
     out.reasons = out.blank(reasons)
     out.text(b"}\n")
     return out
 
 
-def _holds(pattern: int, name: str) -> bool:
-    if name in GROUP_OF:
-        return bool(pattern & GROUP_OF[name])
-    return not (name == "average_price" and pattern & NO_AVERAGE)
+def _no_price(name: str, level: int = 0) -> int:
+    return 1 << NO_PRICE + word_of(name, level) - int(TICK_BLOCKS["float64"].start)
 
 
 def _times(out: Layout, pattern: int) -> None:
@@ -193,15 +194,33 @@ def _optional(out: Layout, pattern: int, name: str, bit: int, room: Callable[[st
         out.other(bit, slice(start, len(out.words)))
 
 
-def _depth(out: Layout) -> None:
+def _depth(out: Layout, pattern: int) -> None:
     for side, opening in (("bid", b',"depth":{"buy":['), ("ask", b'],"sell":[')):
         out.text(opening)
         for level in range(DEPTH_LEVELS):
-            out.text(b',{"price":' if level else b'{"price":')
-            out.field(f"{side}_price", level)
-            out.text(b',"quantity":')
+            _level_price(out, pattern, side, level)
             out.field(f"{side}_quantity", level)
             out.text(b',"orders":')
             out.field(f"{side}_orders", level)
             out.text(b"}")
     out.text(b"]}")
+
+
+def _level_price(out: Layout, pattern: int, side: str, level: int) -> None:
+    """A level up to its quantity. Where only some rows have the price, it is a piece of its own."""
+    name, opening = f"{side}_price", b",{" if level else b"{"
+    bit = _no_price(name, level)
+    if pattern & bit:
+        out.text(opening + b'"quantity":')
+    elif pattern & bit << SOME:
+        out.text(opening)
+        start = len(out.words)
+        out.text(b'"price":')
+        out.field(name, level)
+        out.text(b",")
+        out.other(bit, slice(start, len(out.words)))
+        out.text(b'"quantity":')
+    else:
+        out.text(opening + b'"price":')
+        out.field(name, level)
+        out.text(b',"quantity":')
