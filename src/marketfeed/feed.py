@@ -210,6 +210,7 @@ class Feed:
         return self._stopped
 
     def _stop(self, pipeline: Pipeline) -> Summary:
+        self.account.closed.set()
         summary = pipeline.stop()
         stuck = pipeline.stuck_threads
         if stuck:

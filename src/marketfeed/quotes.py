@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Iterable, Mapping
 from types import TracebackType
 from typing import Any, Final, Self
@@ -17,7 +16,7 @@ from marketfeed.dtypes import TICK, Rows
 from marketfeed.engine.account import Account
 from marketfeed.engine.choosing import choose
 from marketfeed.engine.logs import get_log
-from marketfeed.errors import ConfigError, Problem, RateLimited, SessionExpired
+from marketfeed.errors import ConfigError, Problem
 from marketfeed.history import vendor_config
 from marketfeed.http import HttpSession
 from marketfeed.instruments import Instrument
@@ -61,7 +60,6 @@ class Quotes:
     ) -> None:
         self._vendor = vendor_config(vendor, settings, config, plugins or Plugins.discover(), environ)
         self._clock = clock or Clock()
-        self._closed = threading.Event()
         plugin, options = self._vendor.plugin, self._vendor.settings
         self._http = HttpSession(plugin.info.name, plugin.info.rate_limits, proxy=options.proxy, clock=self._clock)
         log = get_log(vendor=vendor)
@@ -81,7 +79,7 @@ class Quotes:
 
     def close(self) -> None:
         """Close the connections; a call that waits ends with an error."""
-        self._closed.set()
+        self._account.closed.set()
         self._http.close()
 
     def __enter__(self) -> Self:
@@ -115,17 +113,8 @@ class Quotes:
         return list(found)
 
     def _fetch(self, wanted: list[Instrument], kind: QuoteKind) -> Rows:
-        """Rows from the broker. Logs in once more when the session died; waits where it asks for that."""
+        """Rows from the broker; waits where it asks for that, as when another program uses the same account."""
         plugin, settings = self._account.plugin, self._vendor.settings
-        session, renewed, tries = self._account.session(), False, 0
-        while True:
-            try:
-                return plugin.quotes(settings, session, self._http, wanted, kind)
-            except SessionExpired:
-                if renewed:
-                    raise
-                session, renewed = self._account.renew(session), True
-            except RateLimited as error:  # another program uses the same account
-                tries += 1
-                if tries >= _TRIES or self._clock.wait(self._closed, error.retry_after_s):
-                    raise
+        return self._account.ask(
+            lambda session: plugin.quotes(settings, session, self._http, wanted, kind), tries=_TRIES
+        )

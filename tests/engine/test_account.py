@@ -11,7 +11,7 @@ from marketfeed.clock import ManualClock, to_ns
 from marketfeed.contract import Session, VendorSettings
 from marketfeed.engine.account import MOST_REFUSALS, Account
 from marketfeed.engine.logs import get_log
-from marketfeed.errors import AuthError
+from marketfeed.errors import AuthError, LineLost, RateLimited, SessionExpired
 from marketfeed.tokens import FileTokenStore
 
 
@@ -97,3 +97,47 @@ def test_what_never_reached_the_broker_is_not_counted(tmp_path: Path, clock: Man
         account.calls = lambda: 0
         with pytest.raises(AuthError, match="wrong secret"):
             account.session()
+
+
+def test_a_call_waits_as_long_as_the_broker_asks_for_and_goes_on(tmp_path: Path, clock: ManualClock) -> None:
+    account = account_on(Broker(right=True), tmp_path, clock)
+    answers: list[Exception | str] = [RateLimited("slow down", 7.0), SessionExpired("dead"), "rows"]
+    asked: list[tuple[str, float]] = []
+
+    def call(session: Session) -> str:
+        asked.append((session.access_token, clock.monotonic()))
+        answer = answers.pop(0)
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+    start = clock.monotonic()
+    assert account.ask(call) == "rows"
+    assert [(token, at - start) for token, at in asked] == [("token-1", 0.0), ("token-1", 7.0), ("token-2", 7.0)]
+
+
+def test_a_call_that_waits_ends_with_the_account(tmp_path: Path, clock: ManualClock) -> None:
+    account = account_on(Broker(right=True), tmp_path, clock)
+    account.closed.set()
+
+    def call(session: Session) -> None:
+        raise RateLimited("slow down", 3600.0)
+
+    with pytest.raises(RateLimited):
+        account.ask(call)
+
+
+def test_a_call_is_tried_as_often_as_said(tmp_path: Path, clock: ManualClock) -> None:
+    account = account_on(Broker(right=True), tmp_path, clock)
+    asked: list[Session] = []
+
+    def call(session: Session) -> None:
+        asked.append(session)
+        raise LineLost("no answer")
+
+    with pytest.raises(LineLost):
+        account.ask(call, tries=4, again=(LineLost,))
+    assert len(asked) == 4
+    with pytest.raises(LineLost):
+        account.ask(call)
+    assert len(asked) == 5, "a lost line is tried again only where that is wished"

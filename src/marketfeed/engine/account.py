@@ -5,17 +5,21 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 from pathlib import Path
+from typing import TypeVar
 
 import attrs
 
 from marketfeed.clock import NS, Clock
 from marketfeed.contract import Http, Parser, Session, Stream, VendorSettings
 from marketfeed.engine.logs import Log
+from marketfeed.engine.retry import Backoff
 from marketfeed.errors import AuthError, RateLimited, SessionExpired
 from marketfeed.instruments import InstrumentTable, TokenMap
 from marketfeed.masters import load_instruments
 from marketfeed.plugins import VendorPlugin
 from marketfeed.tokens import TokenKeeper
+
+Answer = TypeVar("Answer")
 
 __all__ = ["MOST_REFUSALS", "Account"]
 
@@ -37,6 +41,8 @@ class Account:
     """Where instrument masters are kept; None = the user's cache folder."""
     calls: Callable[[], int] = lambda: 0
     """How many HTTP calls were made so far."""
+    closed: threading.Event = attrs.field(factory=threading.Event)
+    """Set when nobody wants answers any more: nothing waits for a rate limit from then on."""
     logins: int = 0
     _session: Session | None = None
     _lock: threading.Lock = attrs.field(factory=threading.Lock)
@@ -84,25 +90,43 @@ class Account:
         self.log.info("session ready", account=self._session.account)
         return self._session
 
-    def instruments(self, *, refresh: bool = False) -> InstrumentTable:
-        """The instrument master of today, from the cache or the broker; waits where a rate limit asks for it.
+    def ask(
+        self,
+        call: Callable[[Session], Answer],
+        *,
+        tries: int | None = None,
+        again: tuple[type[Exception], ...] = (RateLimited,),
+    ) -> Answer:
+        """What ``call`` gives for a session. One that died leads to one new login.
 
-        ``refresh`` asks the broker in any case.
+        After the errors of ``again`` it waits, at least as long as the broker asks for, and calls once more, ``tries``
+        times in all (None: as long as it takes) or until ``closed`` is set; then the error is the caller's.
         """
-        session = self.session()
-        renewed = False
+        backoff, session, renewed = Backoff(), self.session(), False
         while True:
             try:
-                return load_instruments(
-                    self.plugin, self.settings, session, self.http, self.clock, self.cache_folder, refresh=refresh
-                )
-            except SessionExpired:  # a token of the store that died overnight: worth one login
+                return call(session)
+            except SessionExpired:  # such as a token of the store that died overnight
                 if renewed:
                     raise
                 session, renewed = self.renew(session), True
-            except RateLimited as error:  # the broker names the wait, and a start has nothing better to do
-                self.log.warning("asked to wait before the instruments", seconds=error.retry_after_s)
-                self.clock.wait(threading.Event(), error.retry_after_s)
+            except again as error:
+                wait_s = max(backoff.next_s(), getattr(error, "retry_after_s", 0.0))
+                if backoff.attempts == tries or self.clock.wait(self.closed, wait_s):
+                    raise
+                self.log.warning("asking the broker again", error=str(error), seconds=round(wait_s, 3))
+
+    def instruments(self, *, refresh: bool = False) -> InstrumentTable:
+        """The instrument master of today, from the cache or the broker; waits where a rate limit asks for it,
+        as a start has nothing better to do.
+
+        ``refresh`` asks the broker in any case.
+        """
+        return self.ask(
+            lambda session: load_instruments(
+                self.plugin, self.settings, session, self.http, self.clock, self.cache_folder, refresh=refresh
+            )
+        )
 
     def stream(self, session: Session) -> Stream:
         """The protocol object of one connection."""

@@ -10,7 +10,7 @@ from marketfeed.clock import IST, NS
 from marketfeed.contract import CandleRequest
 from marketfeed.engine.account import Account
 from marketfeed.enums import Interval
-from marketfeed.errors import MarketFeedError, RequestRejected, SessionExpired
+from marketfeed.errors import MarketFeedError, RequestRejected
 from marketfeed.instruments import Instrument, InstrumentTable
 from marketfeed.selection import Found, select
 
@@ -62,11 +62,8 @@ def _closes(account: Account, instrument: Instrument, interval: Interval, days: 
     request = CandleRequest(
         instrument=instrument, interval=interval, start_ns=now_ns - days * _DAY_NS, end_ns=now_ns, open_interest=False
     )
-    session = account.session()
-    try:
-        rows = account.plugin.fetch_candles(account.settings, session, account.http, request).rows
-    except SessionExpired:
-        session = account.renew(session)
-        rows = account.plugin.fetch_candles(account.settings, session, account.http, request).rows
+    rows = account.ask(
+        lambda session: account.plugin.fetch_candles(account.settings, session, account.http, request).rows, again=()
+    )
     closes: list[float] = rows["close"].tolist()
     return closes

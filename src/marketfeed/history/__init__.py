@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import logging
-import threading
 from collections.abc import Iterable, Mapping
 from datetime import date, datetime
 from types import TracebackType
@@ -20,9 +18,8 @@ from marketfeed.dtypes import CANDLE, Rows
 from marketfeed.engine.account import Account
 from marketfeed.engine.choosing import choose
 from marketfeed.engine.logs import get_log
-from marketfeed.engine.retry import Backoff
 from marketfeed.enums import Interval
-from marketfeed.errors import ConfigError, LineLost, Problem, RateLimited, SessionExpired
+from marketfeed.errors import ConfigError, LineLost, Problem, RateLimited
 from marketfeed.history.windows import mark_partial, merge, windows
 from marketfeed.http import HttpSession
 from marketfeed.instruments import Instrument
@@ -31,7 +28,6 @@ from marketfeed.tokens import FileTokenStore, TokenKeeper
 
 __all__ = ["Historical", "vendor_config"]
 
-_log = logging.getLogger(__name__)
 Moment = datetime | date | str | int
 _TRIES: Final = 4
 """Attempts at one window before a ``LineLost`` or ``RateLimited`` is the caller's."""
@@ -72,7 +68,6 @@ class Historical:
         self._account = Account(
             plugin, self._vendor.settings, tokens or FileTokenStore(), self._http, self._clock, get_log(vendor=vendor)
         )
-        self._closed = threading.Event()
 
     def candles(
         self,
@@ -121,7 +116,7 @@ class Historical:
 
     def close(self) -> None:
         """Close the connections; a call that waits ends with ``LineLost``."""
-        self._closed.set()
+        self._account.closed.set()
         self._http.close()
 
     def __enter__(self) -> Self:
@@ -159,23 +154,13 @@ class Historical:
         return list(found)
 
     def _fetch(self, request: CandleRequest) -> Rows:
-        """One window. Logs in once more when the session died; waits and tries again when that may help."""
-        backoff = Backoff()
-        renewed = False
-        session = self._account.session()
-        while True:
-            try:
-                plugin, settings = self._account.plugin, self._vendor.settings
-                return plugin.fetch_candles(settings, session, self._http, request).rows
-            except SessionExpired:
-                if renewed:
-                    raise
-                session, renewed = self._account.renew(session), True
-            except (RateLimited, LineLost) as error:
-                wait_s = max(backoff.next_s(), getattr(error, "retry_after_s", 0.0))
-                if backoff.attempts >= _TRIES or self._clock.wait(self._closed, wait_s):
-                    raise
-                _log.info("%s; trying again", error)
+        """One window; waits and tries again when that may help."""
+        plugin, settings = self._account.plugin, self._vendor.settings
+        return self._account.ask(
+            lambda session: plugin.fetch_candles(settings, session, self._http, request).rows,
+            tries=_TRIES,
+            again=(RateLimited, LineLost),
+        )
 
 
 def vendor_config(
