@@ -17,6 +17,7 @@ import attrs
 from marketfeed.batches import CandleBatch, TickBatch
 from marketfeed.dtypes import Rows
 from marketfeed.enums import Interval, Mode
+from marketfeed.errors import VendorError
 from marketfeed.instruments import Instrument
 
 if TYPE_CHECKING:
@@ -27,12 +28,14 @@ __all__ = [
     "IGNORE",
     "BadPacket",
     "CandleRequest",
+    "CloseCodes",
     "Emit",
     "Event",
     "Frame",
     "Handshake",
     "Http",
     "KeepAlive",
+    "LoginOnSocket",
     "LoginPage",
     "Parsed",
     "Parser",
@@ -303,6 +306,27 @@ class Stream(Protocol):
 
     def keepalive(self) -> KeepAlive | None:
         """How to see that the line lives; None leaves it to the core's own pings."""
+
+
+@runtime_checkable
+class LoginOnSocket(Protocol):
+    """What a stream may offer besides, where the broker answers a login on the socket before data flow."""
+
+    @property
+    def login_within_s(self) -> float:
+        """Seconds from the open socket to the answer; without it by then the attempt failed (``LineLost``)."""
+
+    def logged_in(self) -> bool:
+        """Whether the broker has answered on this socket. Asked after :meth:`Stream.received`, on its thread."""
+
+
+@runtime_checkable
+class CloseCodes(Protocol):
+    """What a stream may offer besides, where the broker's close codes have a meaning of their own."""
+
+    def closed(self, code: int, reason: str) -> VendorError | None:
+        """The broker closed the socket with this code (1005 = none): what it means, such as ``TakenOver``;
+        None = nothing but a lost line."""
 
 
 class Frame(NamedTuple):

@@ -12,6 +12,7 @@
         SessionExpired       log in again once, then stop
         RateLimited          wait .retry_after_s, then go on
         LineLost             reconnect with back-off
+          TakenOver          reconnect after .wait_s, ever later: another session has the connection
         RequestRejected      stop this one request
       SinkError              .retryable; .rejected rows go to the dead letters
       JournalError           the store cannot be used as asked
@@ -46,6 +47,7 @@ __all__ = [
     "RequestRejected",
     "SessionExpired",
     "SinkError",
+    "TakenOver",
     "VendorError",
 ]
 
@@ -117,7 +119,25 @@ class RateLimited(VendorError):
 
 
 class LineLost(VendorError):
-    """The connection is gone or useless; reconnecting is the cure."""
+    """The connection is gone or useless; reconnecting is the cure.
+
+    ``http_status`` is the answer to the upgrade where that was not 101.
+    """
+
+    def __init__(self, message: str, *, http_status: int | None = None) -> None:
+        super().__init__(message)
+        self.http_status = http_status
+
+
+class TakenOver(LineLost):
+    """Another session of the account has the connection now: coming back at once would drive that one out.
+
+    ``wait_s`` is how long to stay away the first time; the core doubles it when it happens again.
+    """
+
+    def __init__(self, message: str, wait_s: float = 60.0) -> None:
+        super().__init__(message)
+        self.wait_s = wait_s
 
 
 class RequestRejected(VendorError):

@@ -48,6 +48,8 @@ class Cause(StrEnum):
 
     OUTAGE = "outage"
     """The connection was lost."""
+    TAKEN_OVER = "taken_over"
+    """Another session of the account took the connection."""
     MUTE = "mute"
     """The connection was there and gave nothing."""
     RESTART = "restart"

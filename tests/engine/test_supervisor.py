@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import random
+from itertools import pairwise
 
 import pytest
 
 from marketfeed.engine.retry import Backoff
 from marketfeed.engine.supervisor import (
+    Answered,
     Checked,
     Close,
     Connect,
@@ -24,7 +26,7 @@ from marketfeed.engine.supervisor import (
     Wait,
     Woke,
 )
-from marketfeed.errors import AuthError, LineLost, RateLimited, SessionExpired
+from marketfeed.errors import AuthError, LineLost, RateLimited, SessionExpired, TakenOver
 
 
 def started() -> Supervisor:
@@ -215,3 +217,85 @@ def test_a_login_that_got_no_answer_is_tried_again_after_a_wait() -> None:
     assert supervisor.handle(LoggedIn(), 10) == Connect()
     supervisor.handle(Lost(LineLost("gone")), 11)
     assert supervisor.handle(Woke(), 12) == Connect()
+
+
+# --- a login on the socket ------------------------------------------------------------------------
+
+
+def test_a_line_is_live_only_when_the_login_on_it_is_answered() -> None:
+    supervisor = started()
+    supervisor.handle(Opened(login_within_s=10), 1)
+    assert supervisor.state is State.CONNECTING
+    supervisor.watchdog.sign(8)
+    assert supervisor.handle(Checked(), 10.9) is None
+    assert supervisor.state is State.CONNECTING
+    supervisor.handle(Answered(), 10.95)
+    assert supervisor.state is State.LIVE
+    supervisor.watchdog.sign(12)
+    assert supervisor.handle(Checked(), 13) is None
+
+
+def test_logins_that_are_never_answered_are_failed_attempts_with_ever_longer_waits() -> None:
+    supervisor = started()
+    now, waits = 1.0, []
+    for _ in range(12):
+        supervisor.handle(Opened(login_within_s=40), now)  # longer than a line must be up to earn a fresh back-off
+        step = None
+        while step is None:
+            now += 0.25
+            supervisor.watchdog.sign(now)  # pongs come, so the line is not dead
+            step = supervisor.handle(Checked(), now)
+        assert isinstance(step, Close)
+        assert isinstance(step.error, LineLost)
+        assert "did not answer the login on the socket within 40 s" in str(step.error)
+        wait = supervisor.handle(Lost(step.error), now)
+        assert isinstance(wait, Wait)
+        assert supervisor.state is State.BACKING_OFF
+        waits.append(wait.seconds)
+        now += wait.seconds
+        assert supervisor.handle(Woke(), now) == Connect()
+    assert all(0.25 * 2**n <= wait <= 0.5 * 2**n for n, wait in enumerate(waits[:7]))
+    assert all(30 <= wait <= 60 for wait in waits[7:])
+    assert now > 12 * 40
+
+
+def test_a_line_without_a_sign_of_life_does_not_wait_for_its_login() -> None:
+    supervisor = started()
+    supervisor.handle(Opened(login_within_s=60), 1)
+    step = supervisor.handle(Checked(), 6.5)
+    assert isinstance(step, Close)
+    assert "no sign of life" in str(step.error)
+
+
+# --- a connection that somebody else takes --------------------------------------------------------
+
+
+def test_two_programs_that_take_the_connection_from_each_other_come_to_rest() -> None:
+    now, came = 0.0, []
+    programs = [started(), started()]
+    for number in range(60):  # each comes back after its wait and ends the other at once
+        comer, other = programs[number % 2], programs[1 - number % 2]
+        came.append(now)
+        comer.handle(Opened(), now)
+        if number:
+            wait = other.handle(Lost(TakenOver("another session", wait_s=60)), now)
+            assert isinstance(wait, Wait)
+            assert wait.seconds >= 60
+            now += wait.seconds
+            assert other.handle(Woke(), now) == Connect()
+        else:
+            now += 60
+    assert [late - early for early, late in pairwise(came)][-10:] == [900] * 10
+
+
+def test_after_an_hour_in_peace_a_takeover_counts_as_the_first_one_again() -> None:
+    supervisor = started()
+    now = 0.0
+    for up_s, least, most in ((40, 60, 60), (40, 120, 120), (3500, 240, 240), (3600, 60, 60)):
+        supervisor.handle(Opened(), now)
+        now += up_s
+        step = supervisor.handle(Lost(TakenOver("another session", wait_s=60)), now)
+        assert isinstance(step, Wait)
+        assert least <= step.seconds <= most
+        now += step.seconds
+        supervisor.handle(Woke(), now)

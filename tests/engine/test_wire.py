@@ -19,14 +19,15 @@ import pytest
 from marketfeed.clock import Clock
 from marketfeed.contract import DATA, IGNORE, Emit, Frame, Handshake, KeepAlive, Send, Step, Stream, Subscription
 from marketfeed.engine import line as module
+from marketfeed.engine.endings import Refusals
 from marketfeed.engine.frames import BINARY, CLOSE, PING, PONG, TEXT
 from marketfeed.engine.inbox import Inbox
 from marketfeed.engine.logs import get_log
 from marketfeed.engine.retry import Backoff
-from marketfeed.engine.supervisor import State, Supervisor
+from marketfeed.engine.supervisor import OPEN, Market, State, Supervisor
 from marketfeed.engine.wire import Wire
 from marketfeed.enums import Mode
-from marketfeed.errors import AuthError, SessionExpired
+from marketfeed.errors import AuthError, LineLost, SessionExpired, TakenOver, VendorError
 from marketfeed.instruments import Instrument
 
 WANTED = Subscription.of([Instrument(exchange="NSE", symbol="INFY", token="1")], Mode.FULL)
@@ -261,9 +262,10 @@ def connected(
     renew: Callable[[], Stream] | None = None,
     clock: Clock | None = None,
     max_message_bytes: int = 2**20,
-    **talk: Any,
+    talk: type[Talk] = Talk,
+    **options: Any,
 ) -> Iterator[Running]:
-    stream = Talk(server.url, **talk)
+    stream = talk(server.url, **options)
     inbox = Inbox(1, Clock())
     events: list[tuple[str, Mapping[str, Any]]] = []
     items: list[Frame | None] = []
@@ -314,6 +316,68 @@ def test_the_handshake_carries_headers_and_subprotocols_and_no_origin() -> None:
     assert "x-kite-version: 3" in head
     assert "sec-websocket-protocol: ticks" in head
     assert "origin" not in head
+
+
+def test_a_broker_that_refuses_again_and_again_in_market_hours_is_told_at_every_third_time() -> None:
+    with serving(502, 502, 503, 502, 502, 502, stay) as server, connected(server) as running:
+        running.wait_for("connected")
+    told = running.of("refused")
+    assert [one["attempts"] for one in told] == [3, 6]
+    assert "3 connections in a row with HTTP 503 in market hours" in told[0]["reason"]
+
+
+def test_refusals_out_of_hours_and_other_failures_are_not_told() -> None:
+    refusals = Refusals()
+    gateway, night = LineLost("no", http_status=502), Market(None, 3600.0)
+    assert [refusals.note(gateway, night) for _ in range(9)] == [None] * 9
+    assert refusals.note(gateway, OPEN) is refusals.note(gateway, OPEN) is None
+    assert refusals.note(LineLost("cable cut"), OPEN) is None
+    assert refusals.note(gateway, OPEN) is refusals.note(gateway, OPEN) is None
+    assert refusals.note(gateway, OPEN) is not None
+
+
+@attrs.define
+class Guarded(Talk):
+    """Logs in on the socket: ``welcome`` is the answer; code 1000 means that somebody else is there."""
+
+    login_within_s: float = 0.3
+    answered: bool = False
+
+    def opened(self, wanted: Subscription) -> Sequence[str | bytes]:
+        self.answered = False
+        return ["login"]
+
+    def received(self, data: str | bytes) -> Step:
+        self.answered = self.answered or data == "welcome"
+        return IGNORE if data == "welcome" else super().received(data)
+
+    def logged_in(self) -> bool:
+        return self.answered
+
+    def closed(self, code: int, reason: str) -> VendorError | None:
+        return TakenOver("somebody else is there", 0.05) if code == 1000 else None
+
+
+def test_a_login_that_is_not_answered_is_a_failed_attempt() -> None:
+    answering = sending((TEXT, b"welcome"), (BINARY, b"tick"))
+    with serving(stay, stay, answering) as server, connected(server, talk=Guarded) as running:
+        running.frames(1)
+        assert len(server.requests) == 3
+        assert running.wire.counts.connects == 1
+    lines = [one["why"] for one in running.of("line") if one["now"] == "backing_off"]
+    assert lines == ["the broker did not answer the login on the socket within 0.3 s"] * 2
+    assert [kind for kind, _ in running.events if kind in ("connected", "disconnected")] == ["connected"]
+
+
+def test_a_connection_that_was_taken_over_says_so() -> None:
+    def evict(line: Line) -> None:
+        line.send(TEXT, b"welcome")
+        line.send(CLOSE, b"\x03\xe8")
+
+    with serving(evict, sending((TEXT, b"welcome"))) as server, connected(server, talk=Guarded) as running:
+        running.wait_for("connected", 2)
+    assert running.of("taken_over") == [{"reason": "somebody else is there"}]
+    assert running.of("disconnected") == [{"reason": "somebody else is there"}]
 
 
 # --- talking --------------------------------------------------------------------------------------

@@ -11,9 +11,9 @@ import pytest
 from marketfeed_flattrade.settings import FlattradeSettings
 from marketfeed_flattrade.stream import FlattradeStream
 
-from marketfeed.contract import DATA, IGNORE, Emit, Send, Session, Subscription
+from marketfeed.contract import DATA, IGNORE, CloseCodes, Emit, LoginOnSocket, Send, Session, Subscription
 from marketfeed.enums import Mode
-from marketfeed.errors import SessionExpired
+from marketfeed.errors import SessionExpired, TakenOver
 from marketfeed.instruments import Instrument
 
 SESSION = Session(vendor="flattrade", account="FT000000", access_token="tok")
@@ -125,6 +125,27 @@ def test_control_messages_are_ignored(text: str) -> None:
 
 def test_order_updates_become_events() -> None:
     assert stream().received('{"t":"om","norenordno":"1"}') == Emit("order_update", {"t": "om", "norenordno": "1"})
+
+
+def test_a_login_counts_when_it_is_acknowledged_on_this_socket() -> None:
+    one = stream(login_within_s=7.0)
+    assert isinstance(one, LoginOnSocket)
+    assert one.login_within_s == 7.0
+    one.opened(Subscription())
+    assert not one.logged_in()
+    one.received('{"t":"ak","s":"OK"}')
+    assert one.logged_in()
+    one.opened(Subscription())
+    assert not one.logged_in()
+
+
+def test_code_1000_means_that_another_session_has_the_connection() -> None:
+    one = stream(takeover_wait_s=45.0)
+    assert isinstance(one, CloseCodes)
+    error = one.closed(1000, "")
+    assert isinstance(error, TakenOver)
+    assert error.wait_s == 45.0
+    assert one.closed(1001, "going away") is None
 
 
 def test_the_heartbeat_is_a_text_message() -> None:

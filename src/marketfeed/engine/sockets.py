@@ -101,7 +101,7 @@ def _failure(host: str, error: Exception) -> VendorError:
             return SessionExpired(f"{host} refused the connection with HTTP {status}: the token is not accepted")
         if status == 429:
             return RateLimited(f"{host} has too many connections of this account (HTTP 429)", 5.0)
-        return LineLost(f"{host} refused the connection with HTTP {status}")
+        return LineLost(f"{host} refused the connection with HTTP {status}", http_status=status)
     if isinstance(error, ssl.SSLError):
         return LineLost(f"TLS with {host} failed: {error.reason or 'certificate not accepted'}")
     return LineLost(f"cannot connect to {host}: {kind_of(error)}")

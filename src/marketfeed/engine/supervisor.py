@@ -2,7 +2,7 @@
 
 ::
 
-              Started                  Opened          Checked
+              Started                  Opened (*)      Checked
     (new) -----------> CONNECTING --------------> LIVE <-------> QUIET
                         ^  | Lost                  |  ^ data        | too long
                   Woke  |  |                       v  |             v
@@ -13,7 +13,8 @@
                        WAITING_FOR_LOGIN                ... on SessionExpired; LoggedIn -> CONNECTING
                        FAILED                           ... refused, or expired again at once
 
-``StopAsked`` leads to CLOSED from everywhere.
+``StopAsked`` leads to CLOSED from everywhere. (*) Where the broker answers a login on the socket, ``Answered``
+leads to LIVE; without it in time the attempt has failed.
 """
 
 from __future__ import annotations
@@ -26,10 +27,11 @@ import attrs
 
 from marketfeed.engine.retry import Action, Backoff, action_for
 from marketfeed.engine.watchdog import DEAD_S, UNKNOWN_S, Verdict, Watchdog
-from marketfeed.errors import LineLost, RateLimited
+from marketfeed.errors import LineLost, RateLimited, TakenOver
 
 __all__ = [
     "OPEN",
+    "Answered",
     "Checked",
     "Close",
     "Connect",
@@ -53,6 +55,10 @@ STABLE_S = 30.0
 """A line that stayed up this long has earned a fresh back-off."""
 _LONG_CLOSED_S = 1800.0
 """A line lost when the market opens later than this is left alone until shortly before."""
+_UNDISTURBED_S = 3600.0
+"""A line that stayed up this long is no longer in a quarrel over the account's connection."""
+_LONGEST_TAKEOVER_S = 900.0
+"""Most that is waited because another session has the connection."""
 _EARLY_S = 900.0
 """How long before the opening the line is tried again."""
 
@@ -92,6 +98,13 @@ class Started(NamedTuple):
 class Opened(NamedTuple):
     """The handshake succeeded."""
 
+    login_within_s: float | None = None
+    """How long the broker may take to answer a login on the socket; None = there is none."""
+
+
+class Answered(NamedTuple):
+    """The broker accepted the login on the socket."""
+
 
 class Lost(NamedTuple):
     """The connection ended or could not be made."""
@@ -118,7 +131,7 @@ class StopAsked(NamedTuple):
     """The feed is stopping."""
 
 
-Happening = Started | Opened | Lost | Checked | Woke | LoggedIn | StopAsked
+Happening = Started | Opened | Answered | Lost | Checked | Woke | LoggedIn | StopAsked
 
 
 class Connect(NamedTuple):
@@ -166,6 +179,10 @@ class Supervisor:
     _login_spent: bool = False
     _login_due: bool = False
     """The login got no answer: it comes first after the wait, for the old session is dead."""
+    _login_within_s: float | None = None
+    """The login on the open socket is not answered yet, and may take this long."""
+    _takeovers: int = 0
+    """How often another session took the connection since it was left in peace."""
     _asked_s: float | None = None
     """When the subscription was last repeated because nothing came."""
     _asked_wait_s: float = UNKNOWN_S
@@ -179,12 +196,12 @@ class Supervisor:
                 return self._to(State.WAITING_FOR_LOGIN, Login(), "woke")
             case Started() | Woke() | LoggedIn():
                 return self._to(State.CONNECTING, Connect(), type(what).__name__.lower())
-            case Opened():
-                self.opened_s = now_s
-                self._asked_s = None
-                self._asked_wait_s = UNKNOWN_S
-                self.watchdog.opened(now_s)
-                self._enter(State.LIVE, "handshake done")
+            case Opened(login_within_s):
+                self._open(login_within_s, now_s)
+                return None
+            case Answered():
+                self._login_within_s = None
+                self._enter(State.LIVE, "login answered")
                 return None
             case Lost(error, market):
                 return self._lost(error, market, now_s)
@@ -193,8 +210,19 @@ class Supervisor:
 
     # --- an open line ---------------------------------------------------------------------------
 
+    def _open(self, login_within_s: float | None, now_s: float) -> None:
+        self.opened_s = now_s
+        self._login_within_s = login_within_s
+        self._asked_s = None
+        self._asked_wait_s = UNKNOWN_S
+        self.watchdog.opened(now_s)
+        if login_within_s is None:
+            self._enter(State.LIVE, "handshake done")
+
     def _check(self, market: Market, now_s: float) -> Next | None:
         verdict = self.watchdog.judge(now_s, market.open_for_s)
+        if self._login_within_s is not None and verdict is not Verdict.DEAD:
+            return self._check_login(self._login_within_s, now_s)
         silence_s = self.watchdog.silence_s(now_s, market.open_for_s)
         match verdict:
             case Verdict.LIVE:
@@ -211,6 +239,12 @@ class Supervisor:
             case Verdict.MUTE:
                 return self._mute(now_s, silence_s)
         return None
+
+    def _check_login(self, within_s: float, now_s: float) -> Next | None:
+        """Not subscribed before the answer: that no ticks come means nothing yet."""
+        if self.opened_s is None or now_s - self.opened_s < within_s:
+            return None
+        return Close(LineLost(f"the broker did not answer the login on the socket within {within_s:g} s"))
 
     def _ask_again(self, now_s: float, silence_s: float) -> Next | None:
         """Nothing is known of how often this line ticks: repeat the question, ever more rarely."""
@@ -235,21 +269,34 @@ class Supervisor:
     def _lost(self, error: Exception, market: Market, now_s: float) -> Next:
         if self.opened_s is not None:
             self.watchdog.closed(now_s)
-            if now_s - self.opened_s >= STABLE_S:
-                self.backoff.reset()
-                self._login_spent = False
+            self._earn(now_s - self.opened_s)
         self.opened_s = None
         self._login_due = self.state is State.WAITING_FOR_LOGIN
         why = str(error)
         match action_for(error):
             case Action.RECONNECT:
-                return self._retry(0.0, market, why)
+                return self._retry(self._stay_away_s(error), market, why)
             case Action.WAIT:
                 return self._retry(error.retry_after_s if isinstance(error, RateLimited) else 0.0, market, why)
             case Action.LOGIN if not self._login_spent:
                 self._login_spent = True
                 return self._to(State.WAITING_FOR_LOGIN, Login(), why)
         return self._to(State.FAILED, Close(error), why)
+
+    def _earn(self, up_s: float) -> None:
+        """A line that was up for long starts over; one whose login was never answered was not up."""
+        if self._login_within_s is None and up_s >= STABLE_S:
+            self.backoff.reset()
+            self._login_spent = False
+        if self._login_within_s is None and up_s >= _UNDISTURBED_S:
+            self._takeovers = 0
+
+    def _stay_away_s(self, error: Exception) -> float:
+        """Longer each time another session took the connection, so that two never drive each other out for ever."""
+        if not isinstance(error, TakenOver):
+            return 0.0
+        self._takeovers += 1
+        return min(_LONGEST_TAKEOVER_S, error.wait_s * 2.0 ** min(self._takeovers - 1, 20))
 
     def _retry(self, at_least_s: float, market: Market, why: str) -> Next:
         if market.open_for_s is None and market.opens_in_s > _LONG_CLOSED_S:

@@ -10,14 +10,16 @@ import attrs
 
 from marketfeed.calendars import ALWAYS, MarketCalendar
 from marketfeed.clock import NS, Clock
-from marketfeed.contract import DATA, Emit, Frame, KeepAlive, Send, Step, Stream, Subscription
+from marketfeed.contract import DATA, Emit, Frame, KeepAlive, LoginOnSocket, Send, Step, Stream, Subscription
 from marketfeed.engine import frames as ws
+from marketfeed.engine.endings import Refusals, cause_of, error_of_close
 from marketfeed.engine.inbox import Inbox
 from marketfeed.engine.line import Line, open_line
 from marketfeed.engine.logs import Log
 from marketfeed.engine.sockets import text_of
 from marketfeed.engine.supervisor import (
     OPEN,
+    Answered,
     Checked,
     Close,
     Connect,
@@ -35,7 +37,7 @@ from marketfeed.engine.supervisor import (
     Wait,
     Woke,
 )
-from marketfeed.errors import LineLost, MarketFeedError
+from marketfeed.errors import LineLost, MarketFeedError, TakenOver
 from marketfeed.instruments import Instrument
 
 __all__ = ["LineListener", "Nobody", "Wire", "WireCounts"]
@@ -70,7 +72,7 @@ class LineListener(Protocol):
 
     def lost(self, connection: int, since_ns: int, cause: str, why: str) -> None:
         """Nothing can be trusted since ``since_ns``, the receipt of the last data (UTC), or else the first
-        handshake. ``cause`` is ``outage`` or ``mute``. May be told again before the line resumes."""
+        handshake. ``cause`` is ``outage``, ``taken_over`` or ``mute``. May be told again before the line resumes."""
 
     def resumed(self, connection: int, at_ns: int) -> None:
         """Data come, again or for the first time; the first ones were received at ``at_ns`` (UTC)."""
@@ -111,6 +113,11 @@ class Wire:
     """Why the wire gave up; None while it runs or after a clean stop."""
     _stopping: threading.Event = attrs.field(factory=threading.Event)
     _line: Line | None = None
+    _awaited: LoginOnSocket | None = None
+    """Whose login on the open socket is not answered yet."""
+    _up: bool = False
+    """``connected`` was told, ``disconnected`` not yet."""
+    _refusals: Refusals = attrs.field(factory=Refusals)
     _subscribing: threading.Lock = attrs.field(factory=threading.Lock)
     """Held while ``wanted`` and what the broker knows of it change together."""
     _last_data_ns: int = 0
@@ -204,8 +211,8 @@ class Wire:
         if self._stopping.is_set():
             return self._tell(StopAsked())
         if was_open:
-            self._interrupted("outage", text_of(lost))
-            self.emit("disconnected", self.number, {"reason": text_of(lost)})
+            self._interrupted(cause_of(lost), text_of(lost))
+        self._tell_why(lost)
         return self._tell(Lost(lost, self._market()))
 
     def _begin(self, line: Line) -> None:
@@ -214,9 +221,17 @@ class Wire:
         with self._subscribing:
             line.send(self.stream.opened(self.wanted))
             self._line = line
-        self.counts.connects += 1
+        self._refusals.reset()
         self._opened_ns = self._opened_ns or self.clock.wall_ns()
-        self.supervisor.handle(Opened(), self.clock.monotonic())
+        self._awaited = self.stream if isinstance(self.stream, LoginOnSocket) else None
+        within_s = None if self._awaited is None else self._awaited.login_within_s
+        self.supervisor.handle(Opened(within_s), self.clock.monotonic())
+        if self._awaited is None:
+            self._connected()
+
+    def _connected(self) -> None:
+        self._up = True
+        self.counts.connects += 1
         self.emit("connected", self.number, {"instruments": len(self.wanted)})
 
     def _converse(self, line: Line) -> None:
@@ -289,6 +304,10 @@ class Wire:
                 elif isinstance(step, Emit):
                     self.emit(step.kind, self.number, step.data)
         finally:  # also when the last message ended the line: what came before it is data
+            if self._awaited is not None and self._awaited.logged_in():
+                self._awaited = None
+                self.supervisor.handle(Answered(), now_s)
+                self._connected()
             if frames:
                 self._hand_over(frames, received_ns, now_s)
 
@@ -311,14 +330,11 @@ class Wire:
             self.log.error("the stream stumbled over a message", connection=self.number, error=text_of(error))
             return None
 
-    @staticmethod
-    def _control(line: Line, opcode: int, data: bytes) -> None:
+    def _control(self, line: Line, opcode: int, data: bytes) -> None:
         if opcode == ws.PING:
             line.pong(data)
         elif opcode == ws.CLOSE:
-            code = int.from_bytes(data[:2], "big") if len(data) >= 2 else 1005
-            reason = data[2:].decode("utf-8", "replace")
-            raise LineLost(f"closed by the broker with code {code}" + (f" ({reason})" if reason else ""))
+            raise error_of_close(self.stream, data)
 
     # --- telling --------------------------------------------------------------------------------
 
@@ -332,6 +348,19 @@ class Wire:
         self.emit("line", self.number, {"was": old.value, "now": new.value, "why": why})
         if new is State.MUTE:
             self._interrupted("mute", why)
+
+    def _tell_why(self, lost: Exception) -> None:
+        """What a person should know of a lost line beyond its state."""
+        if self._up:
+            self._up = False
+            self.emit("disconnected", self.number, {"reason": text_of(lost)})
+        refused = self._refusals.note(lost, self._market())
+        if isinstance(lost, TakenOver):
+            self.log.error("connection taken over", connection=self.number, why=text_of(lost))
+            self.emit("taken_over", self.number, {"reason": text_of(lost)})
+        elif refused is not None:
+            self.log.error("connections refused", connection=self.number, why=refused)
+            self.emit("refused", self.number, {"reason": refused, "attempts": self._refusals.count})
 
     def _interrupted(self, cause: str, why: str) -> None:
         self._silent = True

@@ -47,6 +47,10 @@ class FlattradeSettings(VendorSettings):
     """Seconds between text heartbeats (manual)"""
     dead_after_s: float = attrs.field(default=75.0, validator=attrs.validators.gt(0))
     """Seconds without bytes or pong after which the line counts as lost"""
+    login_within_s: float = attrs.field(default=10.0, validator=attrs.validators.gt(0))
+    """Seconds in which the broker must acknowledge the login on the socket; else the attempt failed (guess)"""
+    takeover_wait_s: float = attrs.field(default=60.0, validator=attrs.validators.gt(0))
+    """Seconds to stay away after another session took the connection; doubled each time, up to 15 minutes"""
     masters: tuple[str, ...] = (
         "NSE_Equity",
         "Nfo_Equity_Derivatives",

@@ -10,7 +10,7 @@ import msgspec
 
 from marketfeed.contract import DATA, IGNORE, Emit, Handshake, KeepAlive, Send, Session, Step, Subscription
 from marketfeed.enums import Mode
-from marketfeed.errors import SessionExpired
+from marketfeed.errors import SessionExpired, TakenOver
 from marketfeed.instruments import Instrument
 from marketfeed_flattrade.parser import is_market_data
 from marketfeed_flattrade.settings import FlattradeSettings
@@ -71,6 +71,20 @@ class FlattradeStream:
 
     def keepalive(self) -> KeepAlive:
         return KeepAlive(self._settings.heartbeat_s, self._settings.dead_after_s, text='{"t":"h"}')
+
+    @property
+    def login_within_s(self) -> float:
+        return self._settings.login_within_s
+
+    def logged_in(self) -> bool:
+        return self._acknowledged
+
+    def closed(self, code: int, reason: str) -> TakenOver | None:
+        """One socket per token: a second one ends the first with 1000 (third parties, measured live)."""
+        if code != 1000:
+            return None
+        said = "another session took over this account's connection (FlatTrade closed it with code 1000)"
+        return TakenOver(said, self._settings.takeover_wait_s)
 
     def _control(self, message: Mapping[str, Any]) -> Step:
         kind = message["t"]
