@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -39,9 +40,17 @@ def account_on(broker: Broker, folder: Path, clock: ManualClock) -> Account:
     return Account(plugin, VendorSettings(), tokens, http, clock, get_log(), calls=lambda: broker.asked)
 
 
+class Patient(ManualClock):
+    """Waits in no time."""
+
+    def wait(self, event: threading.Event, timeout_s: float | None) -> bool:
+        self.advance(timeout_s or 0.0)
+        return event.is_set()
+
+
 @pytest.fixture
 def clock() -> ManualClock:
-    return ManualClock(to_ns("2026-11-20 09:00:00"))
+    return Patient(to_ns("2026-11-20 09:00:00"))
 
 
 def test_connections_that_lost_the_same_session_share_one_login(tmp_path: Path, clock: ManualClock) -> None:
