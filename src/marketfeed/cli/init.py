@@ -76,7 +76,7 @@ class _Writer:
         ]
         for number, (name, cls) in enumerate(self.sinks.items()):
             lines += self._sink(name, cls, first=number == 0)
-        return "\n".join([*lines, *self._journal(), *self._metrics(), *self._log()]) + "\n"
+        return "\n".join([*lines, *self._tables(), *self._metrics(), *self._log()]) + "\n"
 
     def environment(self) -> str:
         """The ``.env.example`` that belongs to it."""
@@ -126,11 +126,22 @@ class _Writer:
         yield "# The rest holds for every sink"
         yield from self._defaults(SinkConfig, {"name", "type", "cls", "options", "batch_rows", "batch_timeout_s"})
 
-    def _journal(self) -> Iterator[str]:
-        from marketfeed.config import JournalConfig
+    def _tables(self) -> Iterator[str]:
+        """The tables of which the defaults do: nothing in them is active."""
+        from marketfeed import config
 
         yield from ("", "[journal]")
-        yield from self._defaults(JournalConfig, set())
+        yield from self._defaults(config.JournalConfig, set())
+        yield from (
+            "",
+            "[validation]",
+            "# What to do with a row that looks wrong: keep (flag only), drop, or dead-letter",
+        )
+        yield from self._defaults(config.ValidationConfig, set())
+        yield from ("", "[dead_letters]")
+        yield from self._defaults(config.DeadLettersConfig, set())
+        yield from ("", "[capture]", "# Raw frames of each connection, to be played again with `marketfeed replay`")
+        yield from self._defaults(config.CaptureConfig, set())
 
     def _metrics(self) -> Iterator[str]:
         from marketfeed.config import MetricsConfig
