@@ -373,6 +373,7 @@ def test_a_connection_that_was_taken_over_says_so() -> None:
     def evict(line: Line) -> None:
         line.send(TEXT, b"welcome")
         line.send(CLOSE, b"\x03\xe8")
+        stay(line)  # a server that left with something unread would reset the connection
 
     with serving(evict, sending((TEXT, b"welcome"))) as server, connected(server, talk=Guarded) as running:
         running.wait_for("connected", 2)
