@@ -13,7 +13,7 @@ other shortest text. Where any value is out of the ordinary (negative, infinite,
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import partial
+from functools import lru_cache, partial
 from typing import Any, Final, NamedTuple
 
 import msgspec
@@ -21,11 +21,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from marketfeed.batches import TickBatch
-from marketfeed.dtypes import REASON_MASK, TICK_BLOCKS, Flag
+from marketfeed.dtypes import DEPTH_LEVELS, PRICE_FIELDS, REASON_MASK, TICK_BLOCKS, Flag
 from marketfeed.instruments import Instrument
-from marketfeed.sinks.columns import BLOCK_ROWS, instrument_at, reason_words
+from marketfeed.sinks.columns import BLOCK_ROWS, GROUP_OF, instrument_at, reason_words
 from marketfeed.sinks.figures import Reader, Unusual
-from marketfeed.sinks.template import NO_EXCHANGE_TIME, NO_PRICE, NO_TRADE_TIME, SOME, layout_of
+from marketfeed.sinks.template import NO_EXCHANGE_TIME, NO_PRICE, NO_TRADE_TIME, SOME, layout_of, word_of
 
 __all__ = ["MIN_ROWS", "BulkLines"]
 
@@ -48,7 +48,6 @@ _REASONS, _EXCHANGE_TIME, _TRADE_TIME = (
 )
 _TIMES = _EXCHANGE_TIME | _TRADE_TIME
 _PRICES: Final = TICK_BLOCKS["float64"]
-_PRICE_POWERS: Final = 1 << np.arange(_PRICES.stop - _PRICES.start)
 _SHAPE = ~(_REASONS | _TIMES)
 """Flags that tell which fields the line has room for."""
 
@@ -126,9 +125,9 @@ class BulkLines:
 
     def _write(self, pattern: int, lacks: _Lacks, rows: Any, seq: Ints, slots: Ints, doubts: _Doubts) -> Words:
         """``pattern`` without the bits of :mod:`marketfeed.sinks.template`, which ``lacks`` gives."""
-        every, some = lacks.bits()
+        every, some = lacks.bits(pattern)
         reader = self._reader(pattern | every | sum(some) << SOME)
-        values = reader.read(rows, seq, lacks.prices, some)
+        values = reader.read(rows, seq, some)
         plan = reader.plan(values, doubts.words.shape[1])
         block = plan.fill(values)
         for bit, columns, words in plan.instead:
@@ -212,33 +211,49 @@ class _NameTable:
 
 
 class _Lacks(NamedTuple):
-    """Which rows lack the fields that need a look: masks of shape (n,), of prices (n, 18) or None if none lacks one."""
+    """What rows lack beside what their flags say."""
 
     exchange_time: Bools
+    """Shape (n,), as the next one."""
     trade_time: Bools
-    prices: Bools | None
+    prices: NDArray[np.float64]
+    """Shape (n, 18); NaN where there is none."""
+    suspects: Bools
+    """Shape (18,): the prices that any row lacks."""
 
     def of(self, places: Ints) -> _Lacks:
-        """Those of some rows."""
-        prices = None if self.prices is None else self.prices[places]
-        return _Lacks(self.exchange_time[places], self.trade_time[places], prices)
+        """The same of some rows."""
+        return _Lacks(self.exchange_time[places], self.trade_time[places], self.prices[places], self.suspects)
 
-    def bits(self) -> tuple[int, dict[int, Ints]]:
-        """The bits of fields that all rows lack, and for each field that some lack these rows."""
+    def bits(self, shape: int) -> tuple[int, dict[int, Ints]]:
+        """The bits of fields that all rows lack, and for each field that some lack these rows.
+
+        ``shape``: their flags; a price of a group that they do not have has no room anyway.
+        """
         every, some = 0, {}
-        masks = [(NO_EXCHANGE_TIME, self.exchange_time), (NO_TRADE_TIME, self.trade_time)]
-        if self.prices is not None:
-            counts = np.count_nonzero(self.prices, axis=0)
-            every = int(_PRICE_POWERS[counts == len(self.prices)].sum()) << NO_PRICE
-            partly = np.flatnonzero((counts > 0) & (counts < len(self.prices))).tolist()
-            masks += [(1 << NO_PRICE + number, self.prices[:, number]) for number in partly]
-        for bit, mask in masks:
-            places = np.flatnonzero(mask)
-            if len(places) == len(mask):
+        missing = np.flatnonzero(self.suspects & _held(shape)).tolist()
+        for bit, mask in (
+            (NO_EXCHANGE_TIME, self.exchange_time),
+            (NO_TRADE_TIME, self.trade_time),
+            *((1 << NO_PRICE + number, np.isnan(self.prices[:, number])) for number in missing),
+        ):
+            count = np.count_nonzero(mask)
+            if count == len(mask):
                 every |= bit
-            elif len(places):
-                some[bit] = places
+            elif count:
+                some[bit] = np.flatnonzero(mask)
         return every, some
+
+
+@lru_cache(maxsize=_MOST_TEMPLATES)
+def _held(shape: int) -> Bools:
+    """Shape (18,): which prices the groups of these flags hold."""
+    held = np.ones(_PRICES.stop - _PRICES.start, bool)
+    for name in PRICE_FIELDS:
+        if not shape & GROUP_OF.get(name, shape):
+            levels = DEPTH_LEVELS if name in ("bid_price", "ask_price") else 1
+            held[word_of(name) - _PRICES.start :][:levels] = False
+    return held
 
 
 def _patterns(rows: Any) -> tuple[int | Ints, _Lacks]:
@@ -247,8 +262,9 @@ def _patterns(rows: Any) -> tuple[int | Ints, _Lacks]:
     Neither doubts nor such a field make a template: one such row in a hundred must not cost a second pass.
     """
     flags = rows["flags"]
-    missing = np.isnan(rows.view("f8").reshape(len(rows), -1)[:, _PRICES])
-    lacks = _Lacks(rows["exchange_ns"] == 0, rows["last_trade_ns"] == 0, missing if np.count_nonzero(missing) else None)
+    prices = rows.view("f8").reshape(len(rows), -1)[:, _PRICES]
+    suspects = np.isnan(np.maximum.reduce(prices, axis=0))
+    lacks = _Lacks(rows["exchange_ns"] == 0, rows["last_trade_ns"] == 0, prices, suspects)
     if not (flags & _TIMES == _TIMES).all():
         np.logical_or(lacks.exchange_time, flags & _EXCHANGE_TIME == 0, out=lacks.exchange_time)
         np.logical_or(lacks.trade_time, flags & _TRADE_TIME == 0, out=lacks.trade_time)

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from marketfeed.dtypes import TICK_BLOCKS
-from marketfeed.sinks.template import NO_EXCHANGE_TIME, NO_TRADE_TIME, Layout
+from marketfeed.sinks.template import NO_EXCHANGE_TIME, NO_PRICE, NO_TRADE_TIME, Layout
 
 __all__ = ["Reader", "Unusual"]
 
@@ -82,9 +82,11 @@ class Reader:
         self._plain, self._orders, self._prices, self._counts, self._times = (
             np.array(fields[kind], np.intp) for kind in ("plain", "orders", "whole", "low", "ends")
         )
+        self._price_of = {1 << NO_PRICE + word - _PRICES.start: at for at, word in enumerate(self._prices.tolist())}
+        """Bit of a missing price -> its column here."""
 
-    def read(self, rows: Any, seq: Ints, missing: Bools | None, some: dict[int, Ints]) -> Values:
-        """``missing``: which prices are NaN, shape (n, 18); ``some``: rows without a time that others have.
+    def read(self, rows: Any, seq: Ints, some: dict[int, Ints]) -> Values:
+        """``some``: by its bit, the rows without a field that others have.
 
         Raises ``Unusual`` for a value that has no room.
         """
@@ -96,8 +98,9 @@ class Reader:
         counts[:, 0], counts[:, 1:] = seq, words[:, self._counts]
         _checked(counts, _E16, short, "high", _E8)
         bits = words[:, self._prices]
-        if missing is not None:
-            bits[missing[:, self._prices - _PRICES.start]] = 0
+        for bit in some:
+            if bit >= 1 << NO_PRICE:
+                bits[some[bit], self._price_of[bit]] = 0
         _checked(bits, _PRICE_BITS, short, "whole", _TEN_THOUSAND_BITS)
         whole, fraction, cents = _split(bits.view("f8"))
         times = words[:, self._times]
