@@ -16,6 +16,7 @@ import pluggy
 if TYPE_CHECKING:
     from marketfeed.batches import CandleBatch
     from marketfeed.brokers import SandboxBroker, SandboxWorld
+    from marketfeed.clock import Clock
     from marketfeed.contract import (
         CandleRequest,
         Event,
@@ -45,12 +46,15 @@ def marketfeed_vendor() -> Vendor:  # type: ignore[empty-body]
 
 
 @hookspec(firstresult=True)
-def marketfeed_authenticate(settings: Any, tokens: TokenStore, http: Http) -> Session:  # type: ignore[empty-body]
+def marketfeed_authenticate(  # type: ignore[empty-body]
+    settings: Any, tokens: TokenStore, http: Http, clock: Clock
+) -> Session:
     """*Vendor.* Return a session that works, from a given or stored token or by logging in.
 
     Called before the first connection and once more after ``SessionExpired`` (the stored token was
     forgotten by then). Raise ``AuthError`` when the credentials are wrong or a person is needed; the
-    message says what to do. Never loop: the core counts attempts.
+    message says what to do. Never loop: the core counts attempts. ``clock`` is the feed's: take the time of
+    one-time passwords and of expiry from it.
     """
 
 

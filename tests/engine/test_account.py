@@ -26,7 +26,7 @@ class Broker:
         self.right = right
         self.asked = 0
 
-    def authenticate(self, settings: VendorSettings, tokens: Any, http: Any) -> Session:
+    def authenticate(self, settings: VendorSettings, tokens: Any, http: Any, clock: Any) -> Session:
         self.asked += 1
         if not self.right:
             raise AuthError("wrong secret")

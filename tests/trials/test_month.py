@@ -62,7 +62,7 @@ class Toy:
         midnight = to_ns(india_day(now))
         return not any(born < midnight + (hour * 60 + minute) * 60 * NS <= now for hour, minute in EXPIRES)
 
-    def authenticate(self, settings: VendorSettings, tokens: FileTokenStore, http: Any) -> Session:
+    def authenticate(self, settings: VendorSettings, tokens: FileTokenStore, http: Any, clock: Any) -> Session:
         kept = tokens.load("toy", "default")
         if kept is not None:
             return kept

@@ -10,7 +10,7 @@ import pytest
 import websocket
 
 from marketfeed import Feed
-from marketfeed.clock import NS
+from marketfeed.clock import NS, OffsetClock, to_ns
 from marketfeed.contract import Event
 from marketfeed.gaps import Cause
 from marketfeed.sandbox import READY_TOKEN, Sandbox
@@ -93,3 +93,13 @@ def test_order_updates_are_events_while_ticks_flow_on_the_same_socket(box: Sandb
     orders = [event for event in heard if event.kind == "order_update"]
     assert [one.data["norenordno"] for one in orders] == [f"N{number}" for number in range(5)]
     assert {(one.vendor, one.connection) for one in orders} == {("flattrade", 0)}
+
+
+def test_a_login_goes_by_the_clock_of_the_feed() -> None:
+    start, tokens = "2026-03-02 10:00:00", MemoryTokenStore()
+    with Sandbox("flattrade", instruments=5, start=start, access_token=None, rate_limits=False) as box:
+        clock = OffsetClock(box.clock_offset_ns)
+        with Feed("flattrade", instruments=["NSE:INFY"], settings=box.settings(), tokens=tokens, clock=clock) as feed:
+            until(lambda: "NSE:INFY" in feed.latest)
+            session = feed.account.session()
+    assert session.expires_ns == to_ns("2026-03-03T06:00:00")

@@ -80,7 +80,7 @@ class Account:
             )
         calls = self.calls()
         try:
-            self._session = self.plugin.authenticate(self.settings, self.tokens, self.http)
+            self._session = self.plugin.authenticate(self.settings, self.tokens, self.http, self.clock)
         except AuthError:
             if self.calls() != calls:  # the broker was asked; a missing setting costs no attempt
                 self.tokens.count_failure(vendor, account, now_ns)

@@ -13,6 +13,7 @@ import attrs
 import numpy as np
 
 from marketfeed.batches import CandleBatch
+from marketfeed.clock import Clock
 from marketfeed.contract import LoginPage, Service, Session, Sink, Stream, Vendor, VendorSettings
 from marketfeed.dtypes import TICK, Rows
 from marketfeed.errors import MarketFeedError, PluginError, PluginLoadError, PluginNotFound
@@ -56,8 +57,10 @@ class VendorPlugin:
     info: Vendor
     provider: Provider
 
-    def authenticate(self, settings: Any, tokens: TokenStore, http: Http) -> Session:
-        result = self._call("marketfeed_authenticate", settings=settings, tokens=tokens, http=http)
+    def authenticate(self, settings: Any, tokens: TokenStore, http: Http, clock: Clock | None = None) -> Session:
+        """``clock`` is the host's when it is not given."""
+        clock = clock or Clock()
+        result = self._call("marketfeed_authenticate", settings=settings, tokens=tokens, http=http, clock=clock)
         return self._typed("marketfeed_authenticate", result, Session)
 
     def login_page(self, settings: Any) -> LoginPage | None:

@@ -9,6 +9,7 @@ from marketfeed.hookspecs import hookimpl
 if TYPE_CHECKING:
     from marketfeed.batches import CandleBatch
     from marketfeed.brokers import SandboxBroker, SandboxWorld
+    from marketfeed.clock import Clock
     from marketfeed.contract import CandleRequest, Http, LoginPage, Parser, Session, Stream, TokenStore, Vendor
     from marketfeed.instruments import InstrumentTable, TokenMap
     from marketfeed_flattrade.settings import FlattradeSettings
@@ -32,10 +33,10 @@ def marketfeed_vendor() -> Vendor:
 
 
 @hookimpl
-def marketfeed_authenticate(settings: FlattradeSettings, tokens: TokenStore, http: Http) -> Session:
+def marketfeed_authenticate(settings: FlattradeSettings, tokens: TokenStore, http: Http, clock: Clock) -> Session:
     from marketfeed_flattrade.auth import authenticate
 
-    return authenticate(settings, tokens, http)
+    return authenticate(settings, tokens, http, clock)
 
 
 @hookimpl

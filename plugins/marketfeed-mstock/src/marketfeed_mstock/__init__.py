@@ -9,6 +9,7 @@ from marketfeed.hookspecs import hookimpl
 if TYPE_CHECKING:
     from marketfeed.batches import CandleBatch
     from marketfeed.brokers import SandboxBroker, SandboxWorld
+    from marketfeed.clock import Clock
     from marketfeed.contract import CandleRequest, Http, Parser, Session, Stream, TokenStore, Vendor
     from marketfeed.instruments import InstrumentTable, TokenMap
     from marketfeed_mstock.settings import MstockSettings
@@ -41,10 +42,10 @@ def marketfeed_vendor() -> Vendor:
 
 
 @hookimpl
-def marketfeed_authenticate(settings: MstockSettings, tokens: TokenStore, http: Http) -> Session:
+def marketfeed_authenticate(settings: MstockSettings, tokens: TokenStore, http: Http, clock: Clock) -> Session:
     from marketfeed_mstock.auth import authenticate
 
-    return authenticate(settings, tokens, http)
+    return authenticate(settings, tokens, http, clock)
 
 
 @hookimpl
