@@ -43,7 +43,7 @@ def run() -> Iterator[Result]:
                 begun, checking = time.thread_time(), 0.0
             rows = parser([Frame(data, START_S * NS + number * PACKETS // len(frames) * NS // PER_SECOND)]).rows
             start = time.thread_time()
-            rows, rejected = validator.check(rows)
+            rows, rejected = validator.check(rows, consume=True)
             checking += time.thread_time() - start
             for reason, bad in rejected.items():
                 letters.put_rows("row", str(reason.name), "connection 0", bad)

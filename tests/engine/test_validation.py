@@ -298,3 +298,15 @@ def test_every_reason_has_an_action_in_the_configuration() -> None:
     assert {str(flag.name).lower() for flag in REASONS} == {
         name for name, value in attrs.asdict(ValidationConfig()).items() if value in ("keep", "drop", "dead-letter")
     }
+
+
+def test_rows_that_nobody_needs_any_more_move_together_in_place() -> None:
+    rows = ticks(50)
+    rows["instrument"][[0, 7, 8, 30, 49]] = -1
+    copied, moved = Validator().check(rows.copy()), Validator().check(own := rows.copy(), consume=True)
+    assert moved.rows.tobytes() == copied.rows.tobytes()
+    assert len(moved.rows) == 45
+    assert np.shares_memory(moved.rows, own)
+    assert {reason: one.tobytes() for reason, one in moved.rejected.items()} == {
+        reason: one.tobytes() for reason, one in copied.rejected.items()
+    }

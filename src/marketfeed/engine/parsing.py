@@ -108,7 +108,7 @@ class ParseLoop:
         self.counts.parsed += len(parsed.rows)
         if parsed.bad:
             self._put_aside(connection, frames, parsed)
-        rows, rejected = self.validator.check(parsed.rows)
+        rows, rejected = self.validator.check(parsed.rows, consume=True)
         aside = sum(map(len, rejected.values()))
         self.counts.dropped += len(parsed.rows) - len(rows) - aside
         for reason, bad in rejected.items():
