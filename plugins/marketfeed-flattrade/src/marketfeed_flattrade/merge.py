@@ -1,7 +1,7 @@
-"""The merged state of one scrip in one family, kept as text and as a ready row of ``TICK``.
+"""The merged state of one scrip in one family: the numbers that are known, in the order of a row of ``TICK``.
 
-FlatTrade sends a snapshot and then only what changed. The text is kept as it came, so that nothing is lost;
-the row is changed in place, field by field, so that a delta costs what it holds.
+FlatTrade sends a snapshot and then only what changed. A dict that holds every field in the row's order is updated
+with a message and packed into a row in one go, so neither costs a step of Python for each field.
 """
 
 from __future__ import annotations
@@ -9,55 +9,35 @@ from __future__ import annotations
 import functools
 import math
 import re
-from collections.abc import Mapping
+import struct
+from collections.abc import Iterable
 from typing import Any, Final
 
 from marketfeed.clock import NS
-from marketfeed.dtypes import TICK, Flag, empty_ticks
+from marketfeed.dtypes import Flag
 from marketfeed.enums import Mode
+from marketfeed_flattrade.messages import ORDERS, PRICES, QUANTITIES
 
 __all__ = ["ScripState"]
 
-_DEPTH: Final = [f"{side}{part}{level}" for side in "bs" for part in "pqo" for level in range(1, 6)]
-_SHORT: Final = {"b": "bid", "s": "ask", "p": "price", "q": "quantity", "o": "orders"}
-_COLUMNS: Final[Mapping[str, tuple[str, int]]] = {
-    **{
-        field: (name, 0)
-        for field, name in {
-            "lp": "last_price",
-            "ap": "average_price",
-            "o": "open",
-            "h": "high",
-            "l": "low",
-            "c": "close",
-            "lc": "lower_circuit",
-            "uc": "upper_circuit",
-            "oi": "open_interest",
-            "v": "volume",
-            "ltq": "last_quantity",
-            "tbq": "buy_quantity",
-            "tsq": "sell_quantity",
-        }.items()
-    },
-    **{field: (f"{_SHORT[field[0]]}_{_SHORT[field[1]]}", int(field[2]) - 1) for field in _DEPTH},
+_ABSENT: Final[dict[str, float]] = {
+    **dict.fromkeys(QUANTITIES, 0),
+    **dict.fromkeys(PRICES, math.nan),
+    **dict.fromkeys(ORDERS, 0),
 }
-"""Field of the protocol -> column of the row and level."""
-
-_LAST, _BUYS, _SELLS = 1 << 13, 1 << 14, 1 << 15
-_ALL_QUANTITIES: Final = _LAST | _BUYS | _SELLS
-"""Bits beside those of ``Flag``: a whole number that is absent would read as 0, so the group of quantities is
-announced only when all three are known."""
-_GROUPS: Final[Mapping[str, int]] = {
-    **dict.fromkeys(("o", "h", "l", "c"), int(Flag.OHLC)),
-    **dict.fromkeys(("lc", "uc"), int(Flag.CIRCUITS)),
-    **{one: int(Flag.DEPTH) for one in _DEPTH if one[1] == "p"},
-    "v": int(Flag.VOLUME),
-    "oi": int(Flag.OPEN_INTEREST),
-    "ltq": _LAST,
-    "tbq": _BUYS,
-    "tsq": _SELLS,
-}
-"""Field -> the bit that it sets. In groups of prices one known field is enough: the others show as NaN."""
+_pack: Final = struct.Struct("=3q 5q16x10q 18d 10i iI8x").pack
+"""A row of ``TICK``: three times, quantities (the range of open interest is not told), prices, orders, instrument and
+flags; the journal fills the rest."""
+_GROUPS: Final = [
+    (int(Flag.OHLC), frozenset("ohlc")),
+    (int(Flag.CIRCUITS), frozenset(("lc", "uc"))),
+    (int(Flag.DEPTH), frozenset(one for one in PRICES if one[0] in "bs")),
+    (int(Flag.VOLUME), frozenset("v")),
+    (int(Flag.OPEN_INTEREST), frozenset(("oi",))),
+]
+"""Bit -> the fields of which one is enough to set it: other prices of the group show as NaN."""
+_TOTALS: Final = frozenset(("ltq", "tbq", "tsq"))
+"""A whole number that is absent would read as 0, so this group is announced only when all three are known."""
 
 _IST_S: Final = 19_800
 _DAY_S: Final = 86_400
@@ -66,119 +46,85 @@ _AHEAD_S: Final = 300
 _NEVER_S: Final = 19_800
 """``05:30:00`` is 1970 in India time: never traded."""
 _CLOCK: Final = re.compile(r"([01]\d|2[0-3]):([0-5]\d):([0-5]\d)", re.ASCII)
-_MAX_FEED_S: Final = 2.0**63 / NS
+_MAX_FEED_S: Final = 2**63 // NS - _DAY_S
 _FED, _TRADED = int(Flag.EXCHANGE_TIME), int(Flag.TRADE_TIME)
-_TIMES: Final = _FED | _TRADED
-_EMPTY: Final = empty_ticks(1).tobytes()
-_FLOAT, _INT64, _INT32 = range(3)
-
-
-def _place(column: str, level: int) -> tuple[int, int]:
-    """Kind of a column, and its place in the row counted in items of that kind."""
-    fields: Mapping[str, Any] = TICK.fields or {}
-    dtype, offset = fields[column][:2]
-    kind = {"f8": _FLOAT, "i8": _INT64, "i4": _INT32, "u4": _INT32}[dtype.base.str[1:]]
-    return kind, int(offset) // dtype.base.itemsize + level
-
-
-_FIELDS: Final[Mapping[str, tuple[int, int, int]]] = {
-    field: (*_place(*column), _GROUPS.get(field, 0)) for field, column in _COLUMNS.items()
-}
-"""Field -> kind, place, bit."""
-_find: Final = _FIELDS.get
-_EXCHANGE_NS, _RECEIVED_NS, _LAST_TRADE_NS = (
-    _place(name, 0)[1] for name in ("exchange_ns", "received_ns", "last_trade_ns")
-)
-_INSTRUMENT, _FLAGS = (_place(name, 0)[1] for name in ("instrument", "flags"))
 
 
 class ScripState:
     """What is known of one scrip in one family since the socket opened.
 
-    ``fields`` is the merged text without ``t``; ``has_snapshot`` says whether a snapshot began it.
+    ``has_snapshot`` says whether a snapshot began it; ``instrument`` is -1 while nobody knows the scrip.
     """
 
-    __slots__ = ("_flags", "_floats", "_int32s", "_int64s", "_mode", "fields", "has_snapshot", "instrument", "row")
+    __slots__ = (
+        *("_clock", "_fed", "_flags", "_known", "_mode", "_times", "_values"),
+        *("has_snapshot", "instrument"),
+    )
 
     def __init__(self, mode: Mode, instrument: int) -> None:
         self.instrument = instrument
-        self._mode = int(mode)
-        self.row = bytearray(_EMPTY)
-        view = memoryview(self.row)
-        self._floats, self._int64s, self._int32s = view.cast("d"), view.cast("q"), view.cast("i")
-        self.clear()
         self.has_snapshot = False
+        self._mode = self._flags = int(mode)
+        self._known: set[str] = set()
+        self._values = dict(_ABSENT)
+        self._fed, self._clock, self._times = 0.0, "", (0, 0, 0)
 
-    def clear(self) -> None:
-        """A snapshot begins: what was known is void."""
-        self.has_snapshot = True
-        self.fields: dict[str, Any] = {}
-        self.row[:] = _EMPTY
-        self._flags = self._int32s[_FLAGS] = self._mode
+    @property
+    def known(self) -> dict[str, float]:
+        """The merged numbers by field of the protocol, without the times."""
+        return {field: self._values[field] for field in self._known}
 
-    def apply(self, changes: Mapping[str, Any]) -> None:
-        """Overlay the fields of a message. What is no number (``NA``, empty, absurd) makes its field absent."""
-        self.fields.update(changes)
-        flags = self._flags
-        floats, int64s = self._floats, self._int64s
-        for field, text in changes.items():
-            entry = _find(field)
-            if entry is None:
-                continue
-            kind, place, bit = entry
-            try:
-                value = float(text)
-                if kind == _FLOAT:
-                    if value - value:  # infinite or NaN
-                        raise ValueError
-                    floats[place] = value
-                elif kind == _INT64:
-                    int64s[place] = int(value)
-                else:
-                    self._int32s[place] = int(value)
-                flags |= bit
-            except (TypeError, ValueError, OverflowError):
-                flags = self._forget(field, flags)
-        if "ft" in changes or "ltt" in changes:
-            flags = self._timed(flags)
-        if flags != self._flags:
-            self._flags = flags
-            if flags & _ALL_QUANTITIES == _ALL_QUANTITIES:
-                flags |= Flag.QUANTITIES.value
-            self._int32s[_FLAGS] = flags & ~_ALL_QUANTITIES
+    def apply(self, message: dict[str, Any], snapshot: bool) -> None:
+        """Take the fields of a message, which is used up; a snapshot makes void what was known."""
+        fed, clock = message.pop("ft", None), message.pop("ltt", None)
+        if snapshot:
+            self.has_snapshot = True
+            self._values = _ABSENT.copy()
+            fed, clock = fed or 0.0, clock or ""
+            if self._known != message.keys():
+                self._know(set(message))
+        elif not self._known.issuperset(message):
+            self._know(self._known.union(message))
+        self._values.update(message)
+        if clock is not None:
+            self._clock = clock
+            self._times = _times(self._fed if fed is None else fed, clock)
+        elif fed is not None:
+            self._times = _times(fed, self._clock)
+        if fed is not None:
+            self._fed = fed
 
-    def _forget(self, field: str, flags: int) -> int:
-        """Make a field absent; the flags without its bit, unless other prices of its group are known."""
-        kind, place, bit = _FIELDS[field]
-        if kind != _FLOAT:
-            (self._int64s if kind == _INT64 else self._int32s)[place] = 0
-            return flags & ~bit
-        self._floats[place] = math.nan
-        group = [_FIELDS[one][1] for one in _GROUPS if _GROUPS[one] == bit]
-        return flags if any(self._floats[one] == self._floats[one] for one in group) else flags & ~bit
+    def forget(self, fields: Iterable[str]) -> None:
+        """Make fields absent."""
+        known = self._known.intersection(fields)
+        self._values.update((field, _ABSENT[field]) for field in known)
+        self._know(self._known - known)
+        nothing = {"ft": 0.0, "ltt": ""}
+        self.apply({field: nothing[field] for field in fields if field in nothing}, snapshot=False)
 
-    def _timed(self, flags: int) -> int:
-        """Set both times; the flags with the two bits of the times."""
-        fields = self.fields
-        try:
-            fed = float(fields["ft"])
-            feed_s = int(fed) if 0 < fed < _MAX_FEED_S else 0
-        except (KeyError, TypeError, ValueError, OverflowError):
-            feed_s = 0
-        clock = fields.get("ltt")
-        trade_s = _trade_s(clock, feed_s) if feed_s and isinstance(clock, str) else 0
-        self._int64s[_EXCHANGE_NS] = feed_s * NS
-        self._int64s[_LAST_TRADE_NS] = trade_s * NS
-        flags &= ~_TIMES
-        if feed_s:
-            flags |= _FED
-        return flags | _TRADED if trade_s else flags
+    def row(self, received_ns: int) -> bytes:
+        """The row as of now."""
+        exchange_ns, trade_ns, time_flags = self._times
+        values = self._values.values()
+        return _pack(exchange_ns, received_ns, trade_ns, *values, self.instrument, self._flags | time_flags)
 
-    def stamp(self, received_ns: int) -> bytearray:
-        """The row as of now. The next message changes it in place, so copy it."""
-        self._int64s[_RECEIVED_NS] = received_ns
-        self._int32s[_INSTRUMENT] = self.instrument
-        return self.row
+    def _know(self, known: set[str]) -> None:
+        """These fields are known; sets the flags."""
+        self._known = known
+        self._flags = self._mode
+        for bit, fields in _GROUPS:
+            if not known.isdisjoint(fields):
+                self._flags |= bit
+        if known >= _TOTALS:
+            self._flags |= Flag.QUANTITIES.value
+
+
+@functools.lru_cache(maxsize=4096)  # in one second of a busy feed many scrips say the same
+def _times(fed: float, clock: str) -> tuple[int, int, int]:
+    """Nanoseconds of the feed and of the last trade (0 if unknown) and their flags."""
+    feed_s = int(fed) if 0 < fed < _MAX_FEED_S else 0
+    trade_s = _trade_s(clock, feed_s) if feed_s else 0
+    return feed_s * NS, trade_s * NS, (_FED if feed_s else 0) | (_TRADED if trade_s else 0)
 
 
 def _trade_s(clock: str, feed_s: int) -> int:
@@ -190,7 +136,6 @@ def _trade_s(clock: str, feed_s: int) -> int:
     return max(trade_s - _DAY_S if trade_s > feed_s + _AHEAD_S else trade_s, 0)
 
 
-@functools.lru_cache(maxsize=1024)  # the scrips of a busy feed traded within the same few seconds
 def _seconds_of_day(clock: str) -> int | None:
     hit = _CLOCK.fullmatch(clock)
     if not hit:

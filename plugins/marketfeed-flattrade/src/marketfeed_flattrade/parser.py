@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, Final, Literal
 
-import msgspec
 import numpy as np
 
 from marketfeed.contract import BadPacket, Frame, Parsed
 from marketfeed.dtypes import TICK
 from marketfeed.enums import Mode
 from marketfeed_flattrade.merge import ScripState
+from marketfeed_flattrade.messages import UNREADABLE, read, read_leniently
 
 __all__ = ["Family", "FlattradeParser"]
 
@@ -25,7 +25,6 @@ _KINDS: Final[Mapping[str, tuple[Family, bool]]] = {
 }
 """Message type -> family, and whether it is a snapshot (manual)."""
 _MODES: Final[Mapping[Family, Mode]] = {"touchline": Mode.QUOTE, "depth": Mode.FULL}
-_decode: Final = msgspec.json.Decoder().decode
 
 
 class FlattradeParser:
@@ -56,30 +55,37 @@ class FlattradeParser:
 
     def _message(self, frame: Frame, rows: bytearray) -> str:
         """Take one message; the reason if it is malformed, else empty."""
+        data = frame.data
+        message = None
+        missing: list[str] = []
         try:
-            message = _decode(frame.data)
-        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-            return "not JSON"
-        if not isinstance(message, dict):
-            return "not an object"
+            if data.isascii():
+                message = read(data)
+        except UNREADABLE:
+            pass
+        if message is None:  # not plain, so look closely
+            try:
+                message, missing = read_leniently(data)
+            except ValueError as problem:
+                return str(problem)
         kind = message.pop("t", None)
-        if not isinstance(kind, str):
+        if kind is None:
             return "no message type"
         entry = _KINDS.get(kind)
         if entry is None:
             return ""
-        exchange, token = message.get("e"), message.get("tk")
-        if not (exchange and token and isinstance(exchange, str) and isinstance(token, str)):
+        exchange, token = message.pop("e", None), message.pop("tk", None)
+        if not (exchange and token):
             return "market data without exchange or token"
         family, snapshot = entry
         key = f"{exchange}|{token}"
         state = self._states[family].get(key)
         if state is None or state.instrument < 0:
             state = self._scrip(family, key)
-        if snapshot:
-            state.clear()
-        state.apply(message)
-        rows += state.stamp(frame.received_ns)
+        state.apply(message, snapshot)
+        if missing:
+            state.forget(missing)
+        rows += state.row(frame.received_ns)
         return ""
 
     def _scrip(self, family: Family, key: str) -> ScripState:
