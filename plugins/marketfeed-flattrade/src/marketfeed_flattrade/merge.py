@@ -1,7 +1,7 @@
-"""The merged state of one scrip in one family: the numbers that are known, in the order of a row of ``TICK``.
+"""The merged state of one scrip in one family, kept as a ready row of ``TICK``.
 
-FlatTrade sends a snapshot and then only what changed. A dict that holds every field in the row's order is updated
-with a message and packed into a row in one go, so neither costs a step of Python for each field.
+FlatTrade sends a snapshot and then only what changed. A snapshot is packed into the row in one go; a delta changes
+the row in place, so it costs what it holds.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from collections.abc import Iterable
 from typing import Any, Final
 
 from marketfeed.clock import NS
-from marketfeed.dtypes import Flag
+from marketfeed.dtypes import TICK_BLOCKS, Flag
 from marketfeed.enums import Mode
 from marketfeed_flattrade.messages import ORDERS, PRICES, QUANTITIES
 
@@ -25,9 +25,24 @@ _ABSENT: Final[dict[str, float]] = {
     **dict.fromkeys(PRICES, math.nan),
     **dict.fromkeys(ORDERS, 0),
 }
-_pack: Final = struct.Struct("=3q 5q16x10q 18d 10i iI8x").pack
-"""A row of ``TICK``: three times, quantities (the range of open interest is not told), prices, orders, instrument and
+_ROW: Final = struct.Struct("=3q 5q16x10q 18d 10i iI8x")
+"""``TICK``: three times, quantities (the range of open interest is not told), prices, orders, instrument and
 flags; the journal fills the rest."""
+_DOUBLE, _INT64, _INT32 = range(3)
+_PLACES: Final[dict[str, tuple[int, int]]] = {
+    field: (kind, start + number)
+    for kind, start, fields in (
+        (_INT64, 3, QUANTITIES[:5]),
+        (_INT64, 10, QUANTITIES[5:]),
+        (_DOUBLE, TICK_BLOCKS["float64"].start, PRICES),
+        (_INT32, TICK_BLOCKS["int32"].start, ORDERS),
+    )
+    for number, field in enumerate(fields)
+}
+"""Field -> kind of its column, and its place in the row counted in items of that kind."""
+_EXCHANGE_NS, _RECEIVED_NS, _TRADE_NS = range(3)
+_INSTRUMENT: Final = TICK_BLOCKS["int32"].start + len(ORDERS)
+_FLAGS: Final = _INSTRUMENT + 1
 _GROUPS: Final = [
     (int(Flag.OHLC), frozenset("ohlc")),
     (int(Flag.CIRCUITS), frozenset(("lc", "uc"))),
@@ -48,6 +63,7 @@ _NEVER_S: Final = 19_800
 _CLOCK: Final = re.compile(r"([01]\d|2[0-3]):([0-5]\d):([0-5]\d)", re.ASCII)
 _MAX_FEED_S: Final = 2**63 // NS - _DAY_S
 _FED, _TRADED = int(Flag.EXCHANGE_TIME), int(Flag.TRADE_TIME)
+_TIMES: Final = _FED | _TRADED
 
 
 class ScripState:
@@ -56,67 +72,82 @@ class ScripState:
     ``has_snapshot`` says whether a snapshot began it; ``instrument`` is -1 while nobody knows the scrip.
     """
 
-    __slots__ = (
-        *("_clock", "_fed", "_flags", "_known", "_mode", "_times", "_values"),
-        *("has_snapshot", "instrument"),
-    )
+    __slots__ = ("_clock", "_fed", "_flags", "_known", "_mode", "_row", "_views", "has_snapshot", "instrument")
 
     def __init__(self, mode: Mode, instrument: int) -> None:
         self.instrument = instrument
         self.has_snapshot = False
         self._mode = self._flags = int(mode)
         self._known: set[str] = set()
-        self._values = dict(_ABSENT)
-        self._fed, self._clock, self._times = 0.0, "", (0, 0, 0)
+        self._fed, self._clock = 0.0, ""
+        self._row = bytearray(_ROW.size)
+        view = memoryview(self._row)
+        self._views: tuple[Any, Any, Any] = (view.cast("d"), view.cast("q"), view.cast("i"))
+        self._fill({})
 
     @property
     def known(self) -> dict[str, float]:
         """The merged numbers by field of the protocol, without the times."""
-        return {field: self._values[field] for field in self._known}
+        return {field: self._views[kind][place] for field in self._known for kind, place in [_PLACES[field]]}
 
     def apply(self, message: dict[str, Any], snapshot: bool) -> None:
         """Take the fields of a message, which is used up; a snapshot makes void what was known."""
         fed, clock = message.pop("ft", None), message.pop("ltt", None)
         if snapshot:
             self.has_snapshot = True
-            self._values = _ABSENT.copy()
             fed, clock = fed or 0.0, clock or ""
             if self._known != message.keys():
                 self._know(set(message))
-        elif not self._known.issuperset(message):
-            self._know(self._known.union(message))
-        self._values.update(message)
-        if clock is not None:
-            self._clock = clock
-            self._times = _times(self._fed if fed is None else fed, clock)
-        elif fed is not None:
-            self._times = _times(fed, self._clock)
-        if fed is not None:
-            self._fed = fed
+            self._fill(message)
+        else:
+            views = self._views
+            for field, value in message.items():
+                kind, place = _PLACES[field]
+                views[kind][place] = value
+            if not self._known.issuperset(message):
+                self._know(self._known.union(message))
+        if fed is not None or clock is not None:
+            self._timed(fed, clock)
 
     def forget(self, fields: Iterable[str]) -> None:
         """Make fields absent."""
         known = self._known.intersection(fields)
-        self._values.update((field, _ABSENT[field]) for field in known)
+        nothing = {"ft": 0.0, "ltt": "", **_ABSENT}
+        self.apply({field: nothing[field] for field in (*known, "ft", "ltt") if field in fields}, snapshot=False)
         self._know(self._known - known)
-        nothing = {"ft": 0.0, "ltt": ""}
-        self.apply({field: nothing[field] for field in fields if field in nothing}, snapshot=False)
 
-    def row(self, received_ns: int) -> bytes:
-        """The row as of now."""
-        exchange_ns, trade_ns, time_flags = self._times
-        values = self._values.values()
-        return _pack(exchange_ns, received_ns, trade_ns, *values, self.instrument, self._flags | time_flags)
+    def row(self, received_ns: int) -> bytearray:
+        """The row as of now. The next message changes it in place, so copy it."""
+        _, int64s, int32s = self._views
+        int64s[_RECEIVED_NS] = received_ns
+        int32s[_INSTRUMENT] = self.instrument
+        return self._row
+
+    def _fill(self, fields: dict[str, Any]) -> None:
+        """Only these fields are known, and no times."""
+        _ROW.pack_into(self._row, 0, 0, 0, 0, *(_ABSENT | fields).values(), self.instrument, self._flags)
 
     def _know(self, known: set[str]) -> None:
         """These fields are known; sets the flags."""
         self._known = known
-        self._flags = self._mode
+        flags = self._mode | self._flags & _TIMES
         for bit, fields in _GROUPS:
             if not known.isdisjoint(fields):
-                self._flags |= bit
+                flags |= bit
         if known >= _TOTALS:
-            self._flags |= Flag.QUANTITIES.value
+            flags |= Flag.QUANTITIES.value
+        self._flags = self._views[_INT32][_FLAGS] = flags
+
+    def _timed(self, fed: float | None, clock: str | None) -> None:
+        """Set both times and their flags; None leaves a part as it was."""
+        if fed is not None:
+            self._fed = fed
+        if clock is not None:
+            self._clock = clock
+        _, int64s, int32s = self._views
+        int64s[_EXCHANGE_NS], int64s[_TRADE_NS], bits = _times(self._fed, self._clock)
+        if bits != self._flags & _TIMES:
+            self._flags = int32s[_FLAGS] = self._flags & ~_TIMES | bits
 
 
 @functools.lru_cache(maxsize=4096)  # in one second of a busy feed many scrips say the same

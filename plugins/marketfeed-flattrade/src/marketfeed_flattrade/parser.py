@@ -47,15 +47,14 @@ class FlattradeParser:
         """A row per ``tk``, ``tf``, ``dk``, ``df``; nothing for control messages; the rest is bad."""
         rows = bytearray()
         bad: list[BadPacket] = []
-        for number, frame in enumerate(frames):
-            reason = self._message(frame, rows)
+        for number, (data, received_ns, _) in enumerate(frames):
+            reason = self._message(data, received_ns, rows)
             if reason:
                 bad.append(BadPacket(number, 0, reason))
         return Parsed(np.frombuffer(rows, TICK), bad)
 
-    def _message(self, frame: Frame, rows: bytearray) -> str:
+    def _message(self, data: bytes, received_ns: int, rows: bytearray) -> str:
         """Take one message; the reason if it is malformed, else empty."""
-        data = frame.data
         message = None
         missing: list[str] = []
         try:
@@ -85,7 +84,7 @@ class FlattradeParser:
         state.apply(message, snapshot)
         if missing:
             state.forget(missing)
-        rows += state.row(frame.received_ns)
+        rows += state.row(received_ns)
         return ""
 
     def _scrip(self, family: Family, key: str) -> ScripState:
