@@ -154,6 +154,16 @@ def test_bare_tokens_are_understood_and_later_ones_found() -> None:
     assert parse(frame(packet(8)), parser=parser)[0]["instrument"].tolist() == [7]
 
 
+def test_tokens_too_large_for_a_table_are_searched() -> None:
+    parser = TypeAParser({"1:2885": 0, "13:4000000000": 1})
+    rows, bad = parse(
+        frame(packet(8, 2885), packet(8, 4_000_000_000), packet(8, 2886), packet(8, 2**32 - 1)), parser=parser
+    )
+    assert not bad
+    assert rows["instrument"].tolist() == [0, 1, -1, -1]
+    assert rows["last_price"].tolist() == [1512.75, 0.0151275, 1512.75, 1512.75]  # 13 is the currency segment
+
+
 def test_currency_instruments_have_a_divisor_of_their_own() -> None:
     rows, _ = parse(frame(packet(8, 15853, 845_025_000), packet(8, 11523, 100)))
     assert rows["last_price"].tolist() == [84.5025, 1.0]

@@ -7,6 +7,7 @@ A frame is a u16 count, then per packet a u16 length and its bytes. All packets 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import chain
 from typing import Any, Final
 
 import attrs
@@ -14,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from marketfeed.contract import BadPacket, Frame, Parsed
-from marketfeed.dtypes import TICK_BLOCKS, Flag, Rows, empty_ticks
+from marketfeed.dtypes import TICK, TICK_BLOCKS, Flag, Rows, empty_ticks
 from marketfeed.enums import Mode
 from marketfeed_mstock.times import ZoneCheck
 from marketfeed_mstock.type_b import CURRENCY
@@ -38,6 +39,23 @@ class _Layout:
     """words whose upper half is a number of orders"""
     exchange_time: int | None = None
     trade_time: int | None = None
+    packets: np.dtype[np.void] = attrs.field(init=False)
+    """A packet as it stands in a frame."""
+    blank: bytearray = attrs.field(init=False)
+    """A row without values, but with the flags: copying it is the fastest way to new rows."""
+
+    @packets.default
+    def _packets(self) -> np.dtype[np.void]:
+        return np.dtype([("size", ">u2"), ("words", ">u4", (self.size // 4,))])
+
+    @blank.default
+    def _blank(self) -> bytearray:
+        row = empty_ticks(1)
+        row["flags"] = self.flags
+        return bytearray(row.tobytes())
+
+    def rows(self, count: int) -> Rows:
+        return np.frombuffer(self.blank * count, TICK)
 
 
 _QUOTE: Final = Mode.QUOTE | Flag.QUANTITIES | Flag.VOLUME | Flag.OHLC
@@ -66,6 +84,31 @@ _LAYOUTS: Final[Mapping[int, _Layout]] = {
     )
 }
 _Words = NDArray[np.int64]
+_Packets = bytes | NDArray[Any]
+"""The bytes of one packet, or the words of many."""
+_MAX_TABLE: Final = 1 << 22
+"""Tokens below this are looked up in a table of at most 16 MB (those seen so far are below 1.5 million), others by
+a search, which takes several times as long."""
+
+
+class _Lookup:
+    """Token -> value, for arrays; ``otherwise`` for a token that is not there."""
+
+    def __init__(self, values: Mapping[int, float], otherwise: float = -1) -> None:
+        dtype = np.int32 if otherwise == -1 else np.float64
+        self._tokens: NDArray[np.int64] | None = None
+        if (highest := max(values, default=0)) < _MAX_TABLE:
+            self._values = np.full(highest + 2, otherwise, dtype)
+            self._values[list(values)] = list(values.values())
+        else:
+            self._tokens = np.array([*sorted(values), np.iinfo(np.int64).max], np.int64)
+            self._values = np.array([*(values[one] for one in sorted(values)), otherwise], dtype)
+
+    def of(self, tokens: _Words) -> NDArray[Any]:
+        if self._tokens is not None:
+            place = self._tokens.searchsorted(tokens)  # the last entry is a sentinel
+            tokens = np.where(self._tokens[place] == tokens, place, len(self._values) - 1)
+        return self._values.take(tokens, mode="clip")  # the last value is that of all others
 
 
 class TypeAParser:
@@ -80,44 +123,46 @@ class TypeAParser:
         self._tokens = tokens
         self._currency_divisor = currency_divisor
         self._indexed = -1
-        self._known: NDArray[np.int64] = np.empty(0, np.int64)
-        self._numbers: NDArray[np.int32] = np.empty(0, np.int32)
-        self._divisors: NDArray[np.float64] = np.empty(0)
+        self._numbers = _Lookup({})
+        self._divisors: _Lookup | None = None
+        """None while all prices are divided by 100"""
 
     def __call__(self, frames: Sequence[Frame]) -> Parsed:
         """Rows in the order of the packets; what cannot be read is a ``BadPacket``. Heartbeats give nothing."""
         bad: list[BadPacket] = []
-        groups: dict[int, tuple[list[bytes], list[int]]] = {}
+        groups: dict[int, tuple[list[_Packets], list[Sequence[int]]]] = {}
         stamps: list[int] = []
         for number, frame in enumerate(frames):
             for size, packets, places in _runs(number, frame.data, len(stamps), bad):
                 group = groups.setdefault(size, ([], []))
                 group[0].append(packets)
-                group[1].extend(places)
+                group[1].append(places)
                 stamps += [frame.received_ns] * len(places)
-        rows = empty_ticks(len(stamps))
-        if not stamps:
-            return Parsed(rows, bad)
         if self._indexed != len(self._tokens):  # the map only ever grows
             self._index()
-        rows["received_ns"] = stamps
+        alone = len(groups) == 1
+        rows = _LAYOUTS[next(iter(groups))].rows(len(stamps)) if alone else empty_ticks(len(stamps))
+        if stamps:
+            rows["received_ns"] = stamps if len(frames) > 1 else stamps[0]
         for size, (pieces, order) in groups.items():
-            at = slice(None) if len(order) == len(rows) else np.array(order)
-            words = np.frombuffer(b"".join(pieces), ">u4").reshape(-1, size // 4).astype(np.int64)
-            self._decode(_LAYOUTS[size], words, rows, at)
+            layout, at = _LAYOUTS[size], slice(None) if alone else np.array([*chain.from_iterable(order)])
+            if not alone:
+                rows["flags"][at] = layout.flags
+            self._decode(layout, _words(size, pieces), rows, at)
         return Parsed(rows, bad)
 
     def _decode(self, layout: _Layout, words: _Words, rows: Rows, at: Any) -> None:
         if layout.size == 48:
             words = _sdk_order(words)
-        place = self._known.searchsorted(words[:, 0])  # the last entry is a sentinel
-        hit = self._known[place] == words[:, 0]
-        rows["instrument"][at] = np.where(hit, self._numbers[place], -1)
-        divisor = np.where(hit, self._divisors[place], 100.0)[:, None]
+        tokens = words[:, 0]
+        rows["instrument"][at] = self._numbers.of(tokens)
+        divisor = 100.0 if self._divisors is None else self._divisors.of(tokens)[:, None]
         floats = rows.view("f8").reshape(len(rows), -1)
         start = TICK_BLOCKS["float64"].start
         for first, columns in layout.prices:
-            floats[at, start + first : start + first + len(columns)] = words[:, columns] / divisor
+            # One column by its number: an index list would copy.
+            values = words[:, columns] if len(columns) > 1 else words[:, columns[0], None]
+            floats[at, start + first : start + first + len(columns)] = values / divisor
         ints = rows.view("i8").reshape(len(rows), -1)
         for first, columns in layout.quantities:
             ints[at, first : first + len(columns)] = words[:, columns]
@@ -125,7 +170,6 @@ class TypeAParser:
             halves = rows.view("i4").reshape(len(rows), -1)
             start = TICK_BLOCKS["int32"].start
             halves[at, start : start + 10] = words[:, layout.orders] >> 16
-        rows["flags"][at] = layout.flags
         self._times(layout, words, rows, at)
 
     def _times(self, layout: _Layout, words: _Words, rows: Rows, at: Any) -> None:
@@ -148,31 +192,38 @@ class TypeAParser:
             if bare.isdecimal():
                 divisor = self._currency_divisor if exchange == str(CURRENCY) else 100.0
                 found[int(bare)] = (-1, 100.0) if int(bare) in found else (number, divisor)
-        known = sorted(found)
-        self._known = np.array([*known, np.iinfo(np.int64).max], np.int64)
-        self._numbers = np.array([*(found[one][0] for one in known), -1], np.int32)
-        self._divisors = np.array([*(found[one][1] for one in known), 100.0])
+        self._numbers = _Lookup({token: number for token, (number, _) in found.items()})
+        odd = {token: divisor for token, (_, divisor) in found.items() if divisor != 100.0}
+        self._divisors = _Lookup(odd, 100.0) if odd else None
 
 
-def _runs(frame: int, data: bytes, first: int, bad: list[BadPacket]) -> Iterator[tuple[int, bytes, Sequence[int]]]:
-    """The packets of a frame as (size, bytes, places): all at once where they have one size, else one by one.
+def _words(size: int, pieces: Sequence[_Packets]) -> _Words:
+    """The words of the packets, shape ``(packets, size / 4)``."""
+    if len(pieces) == 1 and isinstance(pieces[0], np.ndarray):
+        return pieces[0].astype(np.int64)
+    data = b"".join([one if isinstance(one, bytes) else one.tobytes() for one in pieces])
+    return np.frombuffer(data, ">u4").reshape(-1, size // 4).astype(np.int64)
+
+
+def _runs(frame: int, data: bytes, first: int, bad: list[BadPacket]) -> Iterator[tuple[int, _Packets, Sequence[int]]]:
+    """The packets of a frame as (size, packets, places): all at once where they have one size, else one by one.
 
     ``first`` is the place of the frame's first packet among the rows.
     """
     if len(data) < 2:
         return  # a heartbeat
     count, size = int.from_bytes(data[:2], "big"), int.from_bytes(data[2:4], "big")
-    if count > 1 and size in _LAYOUTS and len(data) == 2 + count * (size + 2):
-        table = np.frombuffer(data, np.uint8, offset=2).reshape(count, size + 2)
-        if (np.ascontiguousarray(table[:, :2]).view(">u2") == size).all():
-            yield size, table[:, 2:].tobytes(), range(first, first + count)
-            return
+    alike = count > 1 and size in _LAYOUTS and len(data) == 2 + count * (size + 2)
+    # Both bytes of all sizes; this is faster than comparing numbers.
+    if alike and data[2 :: size + 2] == bytes(count) and data[3 :: size + 2] == data[3:4] * count:
+        yield size, np.frombuffer(data, _LAYOUTS[size].packets, count, 2)["words"], range(first, first + count)
+        return
     yield from _walk(frame, data, count, first, bad)
 
 
 def _walk(
     frame: int, data: bytes, count: int, first: int, bad: list[BadPacket]
-) -> Iterator[tuple[int, bytes, Sequence[int]]]:
+) -> Iterator[tuple[int, _Packets, Sequence[int]]]:
     at = 2
     for _ in range(count):
         size = int.from_bytes(data[at : at + 2], "big")
