@@ -23,7 +23,7 @@ def main(wanted: list[str]) -> int:
     for name in wanted or NAMES:
         for result in importlib.import_module(f"benchmarks.{name}").run():
             bound = f"at most {result.target:g}" if result.at_most else f"{result.target:g}x"
-            value = f"{result.ratio:.2f}" if result.at_most else f"{result.ratio:.1f}x"
+            value = f"{result.ratio:.2f}" if result.at_most else f"{result.ratio:.{1 if result.ratio > 2 else 2}f}x"
             missed += not result.reached
             verdict = "" if result.reached else "  missed"
             print(

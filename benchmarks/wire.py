@@ -31,7 +31,7 @@ def ours(port: int, total: int) -> float:
         plans = [SinkPlan(name="jsonl", sink=JsonlSink(path=folder / "ticks.jsonl"), flush_every_s=0.2)]
         start = time.perf_counter()
         with pipeline_on(port, plans, folder=folder / "journal") as pipeline:
-            while pipeline.journal_rows() < total or pipeline.summary().sinks[0].left:
+            while (now := pipeline.summary()).parsed < total or now.sinks[0].left:
                 time.sleep(0.005)
             return total / (time.perf_counter() - start)
 
