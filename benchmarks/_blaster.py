@@ -22,17 +22,19 @@ _GUID = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
 _PREPARED = 20_000
 
 
-def _ws(data: bytes) -> bytes:
-    """A binary WebSocket frame."""
-    size = len(data)
+def _ws(data: bytes, text: bool = False) -> bytes:
+    """A WebSocket frame."""
+    size, kind = len(data), b"\x81" if text else b"\x82"
     if size < 126:
-        return b"\x82" + bytes([size]) + data
+        return kind + bytes([size]) + data
     if size < 1 << 16:
-        return b"\x82\x7e" + struct.pack(">H", size) + data
-    return b"\x82\x7f" + struct.pack(">Q", size) + data
+        return kind + b"\x7e" + struct.pack(">H", size) + data
+    return kind + b"\x7f" + struct.pack(">Q", size) + data
 
 
-def _serve(connection: socket.socket, frames: list[bytes], per_frame: int, total: int, rate: float) -> None:
+def _send(
+    connection: socket.socket, frames: list[bytes], per_frame: int, total: int, rate: float, greeting: bytes
+) -> None:
     with connection:
         request = b""
         while b"\r\n\r\n" not in request:
@@ -44,6 +46,9 @@ def _serve(connection: socket.socket, frames: list[bytes], per_frame: int, total
             b"Sec-WebSocket-Accept: " + accept + b"\r\n\r\n"
         )
         connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        if greeting:
+            connection.recv(4096)  # whoever it is may come in
+            connection.sendall(greeting)
         sent, at, start = 0, 0, time.perf_counter()
         try:
             while sent < total:
@@ -61,30 +66,44 @@ def _serve(connection: socket.socket, frames: list[bytes], per_frame: int, total
             return  # the client left
 
 
-def main(per_frame: int, total: int, rate: float, universe: int, share: float) -> None:
-    # Where poison counts, nothing is sent a second time: that would be poison, too.
-    packets = full_packets(_PREPARED, universe) if share < 0 else poisoned(full_packets(total + 500, universe), share)
-    frames = [_ws(data) for data in frames_of(packets, per_frame)]
+def serve(
+    messages: list[bytes], per_frame: int, total: int, rate: float = 0, *, text: bool = False, login: bytes = b""
+) -> None:
+    """Print the port, then send ``total`` ticks to each who comes; ``login`` answers the client's first message."""
+    frames = [_ws(data, text) for data in messages]
+    greeting = _ws(login, text) if login else b""
     with socket.create_server(("127.0.0.1", 0)) as server:
         print(server.getsockname()[1], flush=True)
         while True:
-            connection, _ = server.accept()
-            threading.Thread(target=_serve, args=(connection, frames, per_frame, total, rate), daemon=True).start()
+            given = (server.accept()[0], frames, per_frame, total, rate, greeting)
+            threading.Thread(target=_send, args=given, daemon=True).start()
+
+
+def main(per_frame: int, total: int, rate: float, universe: int, share: float) -> None:
+    # Where poison counts, nothing is sent a second time: that would be poison, too.
+    packets = full_packets(_PREPARED, universe) if share < 0 else poisoned(full_packets(total + 500, universe), share)
+    serve(frames_of(packets, per_frame), per_frame, total, rate)
 
 
 @contextmanager
 def blaster(per_frame: int, total: int, rate: float = 0, universe: int = 500, poison: float = -1) -> Iterator[int]:
     """A child process that serves; gives its port. With ``poison``, the share of bad packets, all are different."""
-    numbers = [str(number) for number in (per_frame, total, rate, universe, poison)]
-    command = [sys.executable, "-m", "benchmarks._blaster", *numbers]
-    child = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
-    assert child.stdout is not None
+    with child("benchmarks._blaster", per_frame, total, rate, universe, poison) as port:
+        yield port
+
+
+@contextmanager
+def child(module: str, *numbers: float) -> Iterator[int]:
+    """A module run as a process that prints its port, with these arguments; gives the port."""
+    command = [sys.executable, "-m", module, *map(str, numbers)]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    assert process.stdout is not None
     try:
-        yield int(child.stdout.readline())
+        yield int(process.stdout.readline())
     finally:
-        child.kill()
-        child.wait()
-        child.stdout.close()
+        process.kill()
+        process.wait()
+        process.stdout.close()
 
 
 if __name__ == "__main__":

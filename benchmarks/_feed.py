@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -20,10 +20,10 @@ from marketfeed.engine.lines import LineLimits
 from marketfeed.engine.logs import get_log
 from marketfeed.engine.pipeline import Pipeline, SinkPlan
 from marketfeed.enums import Mode
-from marketfeed.instruments import TokenMap
+from marketfeed.instruments import Instrument, TokenMap
 from marketfeed.journal import Journal
 
-__all__ = ["PortAccount", "pipeline_on"]
+__all__ = ["PortAccount", "pipeline_of", "pipeline_on"]
 
 
 class PortAccount:
@@ -51,22 +51,35 @@ class PortAccount:
 def pipeline_on(
     port: int, plans: list[SinkPlan], *, folder: Path | None = None, universe: int = 500, connections: int = 1
 ) -> Iterator[Pipeline]:
-    """A running pipeline; the journal is in memory, or on disk in ``folder``."""
+    """A running Kite pipeline; the journal is in memory, or on disk in ``folder``."""
+    known = instruments(universe)
+    with pipeline_of(PortAccount(port), known, plans, folder=folder, connections=connections) as pipeline:
+        yield pipeline
+
+
+@contextmanager
+def pipeline_of(
+    account: Any,
+    known: Sequence[Instrument],
+    plans: list[SinkPlan],
+    *,
+    folder: Path | None = None,
+    connections: int = 1,
+) -> Iterator[Pipeline]:
+    """A running pipeline of any account that has the four methods of ``PortAccount``."""
     clock, log = Clock(), get_log()
     journal: Any = Journal.create(folder) if folder else Journal.memory()
-    known = instruments(universe)
     numbers = journal.instruments.register(known)
     tokens = TokenMap({one.token: number for one, number in zip(known, numbers, strict=True)})
-    events = Events("bench", "kite", clock, log)
+    events = Events("bench", known[0].vendor, clock, log)
     pipeline = Pipeline("bench", journal, plans, events, DeadLetters("bench", clock), clock, log)
-    account: Any = PortAccount(port)
     try:
         pipeline.wait_for_sinks()
         pipeline.connect(
             account,
             Subscription.of(known, Mode.FULL),
             tokens,
-            LineLimits(connections, -(-universe // connections)),
+            LineLimits(connections, -(-len(known) // connections)),
         )
         yield pipeline
     finally:

@@ -17,22 +17,30 @@ from benchmarks._blaster import blaster
 from benchmarks._feed import pipeline_on
 from benchmarks._kite import as_text, check_and_enrich, instruments, official_parser
 from benchmarks._ratio import Result
-from marketfeed.engine.pipeline import SinkPlan
+from marketfeed.engine.pipeline import Pipeline, SinkPlan
 from marketfeed.sinks.jsonl import JsonlSink
 
 ROUNDS = 3
 TARGETS = {1: 3.0, 10: 7.0, 100: 11.0}
 
 
+def json_file(folder: Path) -> SinkPlan:
+    return SinkPlan(name="jsonl", sink=JsonlSink(path=folder / "ticks.jsonl"), flush_every_s=0.2)
+
+
+def wait_for(pipeline: Pipeline, total: int) -> None:
+    """Until so many ticks are parsed and the first sink has what it gets of them."""
+    while (now := pipeline.summary()).parsed < total or now.sinks[0].left:
+        time.sleep(0.005)
+
+
 def ours(port: int, total: int) -> float:
     """Ticks per second until the sink has them all."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        plans = [SinkPlan(name="jsonl", sink=JsonlSink(path=folder / "ticks.jsonl"), flush_every_s=0.2)]
         start = time.perf_counter()
-        with pipeline_on(port, plans, folder=folder / "journal") as pipeline:
-            while (now := pipeline.summary()).parsed < total or now.sinks[0].left:
-                time.sleep(0.005)
+        with pipeline_on(port, [json_file(folder)], folder=folder / "journal") as pipeline:
+            wait_for(pipeline, total)
             return total / (time.perf_counter() - start)
 
 
