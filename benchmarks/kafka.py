@@ -9,13 +9,11 @@ from __future__ import annotations
 
 import json
 import statistics
-import sys
-import tempfile
 import time
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any
 
+from benchmarks._broker import broker
 from benchmarks._kite import START_S, as_text, full_frames, instruments, official_parser
 from benchmarks._ratio import Result
 from marketfeed.contract import Frame
@@ -34,18 +32,9 @@ TICKS, PER_FRAME, PARTITIONS, BATCH_ROWS = 40_000, 100, 4, 4096
 
 
 def run() -> Iterator[Result]:
-    sys.path.append(str(Path(__file__).resolve().parents[1] / "tests"))
-    from servers.servers import KafkaServer, ServerUnavailable
-
-    with tempfile.TemporaryDirectory(prefix="marketfeed-bench-", ignore_cleanup_errors=True) as folder:
-        server = KafkaServer.at(Path(folder) / "kafka")
-        try:
-            server.start()
+    with broker() as server:
+        if server is not None:
             yield from _ratios(server)
-        except ServerUnavailable as problem:
-            print(f"left out, no Kafka: {problem}", file=sys.stderr)
-        finally:
-            server.wipe()
 
 
 def _ratios(server: Any) -> Iterator[Result]:
