@@ -65,6 +65,13 @@ def test_the_env_file_made_from_the_example_is_enough(empty_folder: Path) -> Non
     assert invoke("check").exit_code == 0
 
 
+def test_a_sink_that_was_installed_is_used(empty_folder: Path) -> None:
+    assert invoke("init").exit_code == 0
+    installed = [name for name in ("kafka",) if name in Plugins.discover(environ={}).sinks]
+    sinks = tomllib.loads((empty_folder / "feed.toml").read_text())["feeds"]["main"]["sinks"]
+    assert sinks == ["stdout", "jsonl", *installed]
+
+
 def test_every_option_is_there_with_its_explanation(empty_folder: Path) -> None:
     invoke("init", "--vendor", "kite", "--sink", "jsonl")
     text = (empty_folder / "feed.toml").read_text()

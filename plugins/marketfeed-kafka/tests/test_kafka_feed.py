@@ -25,7 +25,7 @@ from marketfeed.journal import Journal
 
 pytestmark = pytest.mark.servers
 
-PAGE = Path(__file__).resolve().parents[3] / "docs" / "how-to" / "kafka.md"
+PAGE = Path(__file__).resolve().parents[3] / "docs" / "how-to" / "consume-kafka.md"
 SHORT, LONG = (
     Instrument(exchange="NSE", symbol="A", token="2"),
     Instrument(exchange="NSE", symbol="X" * 5000, token="1"),
@@ -66,20 +66,34 @@ def test_check_connect_says_what_it_found_or_what_is_wrong(
     assert "check servers" in json.loads(bad.output)["sinks"][0]["error"]
 
 
+def topics(verb: str, file: Path) -> list[Any]:
+    """The lines of ``marketfeed topics``."""
+    done = marketfeed("topics", verb, "--config", file)
+    assert done.exit_code == 0, done.output
+    return [json.loads(line) for line in done.output.splitlines()]
+
+
 def test_topics_are_planned_and_then_made(feed_toml: Callable[..., Path], topic: Callable[..., str]) -> None:
-    file = feed_toml(topic=topic() + "-new", partitions=3, retention_hours=2)
+    name = topic()
+    file = feed_toml(topic=name + "-new", candle_topic=name + "-candles", partitions=3, retention_hours=2)
+    assert [one["action"] for one in topics("plan", file)] == ["create"] * 2
+    assert [one["action"] for one in topics("plan", file)] == ["create"] * 2  # nothing was changed
+    assert [one["topic"] for one in topics("apply", file)] == [name + "-new", name + "-candles"]
+    wait_until(lambda: [one["present"] for one in topics("plan", file)] == [3, 3])
+    assert [one["action"] for one in topics("plan", file)] == ["keep"] * 2
+    assert topics("apply", file) == []
 
-    def run(verb: str) -> list[Any]:
-        done = marketfeed("topics", verb, "--config", file)
-        assert done.exit_code == 0, done.output
-        return [json.loads(line) for line in done.output.splitlines()]
 
-    assert [one["action"] for one in run("plan")] == ["create"]
-    assert [one["action"] for one in run("plan")] == ["create"]  # nothing was changed
-    assert [one["action"] for one in run("apply")] == ["create"]
-    wait_until(lambda: run("plan")[0]["present"] == 3)
-    assert [one["action"] for one in run("plan")] == ["keep"]
-    assert run("apply") == []
+def test_a_topic_for_each_exchange_is_planned_for_those_of_the_feed(
+    feed_toml: Callable[..., Path], topic: Callable[..., str]
+) -> None:
+    name = topic()
+    file = feed_toml(topic=name + ".{exchange}", candle_topic="{kind}.{symbol}." + name, dead_letter_topic=name)
+    listed = file.read_text().replace('["NSE:INFY"]', '["@nifty50", "NFO:NIFTY FUT 1", "*:SENSEX"]')
+    file.write_text(listed)
+    wanted = [f"{name}.NFO", f"{name}.NSE"]  # of the first, named by its symbols, nothing is known yet
+    assert [one["topic"] for one in topics("plan", file)] == [name, *wanted]
+    assert [one["topic"] for one in topics("apply", file) if one["action"] == "create"] == wanted
 
 
 def wait_until(condition: Callable[[], object], seconds: float = 20) -> None:
@@ -161,17 +175,15 @@ def test_the_consumer_of_the_page_sees_each_tick_once_and_in_order(
         out.write(ticks(100))
         out.flush()
         out.close()
-    code = re.search(r"```python\n(.*?)```", PAGE.read_text(encoding="utf-8"), re.DOTALL)
-    assert code is not None
-    page: dict[str, Any] = {}
-    exec(code[1], page)
+    page = example(0)
     options = {"auto_offset_reset": "earliest", "consumer_timeout_ms": 3000}
     found = list(page["ticks"](name, kafka.bootstrap, **options))
     assert sorted(int(dict(one.headers)["seq"]) for one in found) == list(range(100))
 
 
-def test_the_reader_of_columns_on_the_page_gives_each_row_once(
-    kafka: KafkaServer, topic: Callable[..., str], ticks: Any, driver: str
+@pytest.mark.parametrize("number", [1, 2], ids=["pandas", "polars"])
+def test_the_readers_of_columns_on_the_page_give_each_row_once(
+    number: int, kafka: KafkaServer, topic: Callable[..., str], ticks: Any, driver: str
 ) -> None:
     name = topic(partitions=2)
     for rows in (60, 100):  # the second time as after a crash, in larger pieces
@@ -180,11 +192,20 @@ def test_the_reader_of_columns_on_the_page_gives_each_row_once(
         out.write(ticks(rows))
         out.flush()
         out.close()
-    code = re.findall(r"```python\n(.*?)```", PAGE.read_text(encoding="utf-8"), re.DOTALL)[1]
-    page: dict[str, Any] = {}
-    exec(code, page)
+    page = example(number)
     frames = list(page["frames"](name, kafka.bootstrap, auto_offset_reset="earliest", consumer_timeout_ms=3000))
     assert sorted(seq for frame in frames for seq in frame["seq"]) == list(range(100))
+    received = frames[0]["received_time"].dt
+    there = received.tz_convert("Asia/Kolkata") if number == 1 else received.convert_time_zone("Asia/Kolkata")
+    assert f"{there[0]:%H:%M}" == "10:00"  # the page says how to show India time
+
+
+def example(number: int) -> dict[str, Any]:
+    """What the page's code block of that number defines."""
+    code = re.findall(r"```python\n(.*?)```", PAGE.read_text(encoding="utf-8"), re.DOTALL)
+    page: dict[str, Any] = {}
+    exec(code[number], page)
+    return page
 
 
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="needs the system's count of memory")

@@ -22,7 +22,12 @@ _WIDTH = 100
 
 @click.command(short_help="Write a commented feed.toml to start from.")
 @click.option("--vendor", help="Vendor plugin to use; by default the first installed one, kite before others.")
-@click.option("--sink", "sinks", multiple=True, help="Sink to use, once for each; by default stdout and jsonl.")
+@click.option(
+    "--sink",
+    "sinks",
+    multiple=True,
+    help="Sink to use, once for each; by default stdout, jsonl, and those that were installed, such as kafka.",
+)
 @click.option("--output", type=click.Path(path_type=Path, dir_okay=False), default="feed.toml", show_default=True)
 @click.option("--force", is_flag=True, help="Replace files that are there.")
 def command(vendor: str | None, sinks: tuple[str, ...], output: Path, force: bool) -> None:
@@ -38,7 +43,7 @@ def command(vendor: str | None, sinks: tuple[str, ...], output: Path, force: boo
     there = [file for file in (output, example) if file.exists()]
     if there and not force:
         raise click.ClickException(f"{' and '.join(map(str, there))} exists; --force replaces it")
-    writer = _Writer(plugins, vendor or _first_vendor(plugins), sinks or ("stdout", "jsonl"))
+    writer = _Writer(plugins, vendor or _first_vendor(plugins), sinks or _usual_sinks(plugins))
     text = writer.toml()
     output.parent.mkdir(parents=True, exist_ok=True)
     output.write_text(text, encoding="utf-8")
@@ -53,6 +58,17 @@ def command(vendor: str | None, sinks: tuple[str, ...], output: Path, force: boo
 def _first_vendor(plugins: Plugins) -> str:
     names = sorted(plugins.vendors, key=lambda name: (name != "kite", name))
     return names[0] if names else plugins.vendor("kite").info.name  # the error says what to install
+
+
+def _usual_sinks(plugins: Plugins) -> list[str]:
+    """Who installs a sink wants ticks in it."""
+    from marketfeed.plugins.discovery import CORE
+
+    return [
+        "stdout",
+        "jsonl",
+        *(name for name in sorted(plugins.sinks) if plugins.owner("sink", name).distribution != CORE),
+    ]
 
 
 class _Writer:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, ClassVar, Literal
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import attrs
 import numpy as np
@@ -16,6 +16,9 @@ from marketfeed_kafka.driver import Driver
 from marketfeed_kafka.flow import Flow
 from marketfeed_kafka.messages import OVERHEAD_BYTES, Layout, Messages, topics_without_instrument
 from marketfeed_kafka.settings import Cluster
+
+if TYPE_CHECKING:
+    from marketfeed_kafka.topics import TopicPlan
 
 __all__ = ["KafkaSink"]
 
@@ -159,18 +162,21 @@ class KafkaSink(Sink):
 
     # --- topics and letters, for the commands -------------------------------------------------
 
-    def plan_topics(self) -> list[Any]:
-        """What ``marketfeed topics`` would make; see :mod:`marketfeed_kafka.topics`."""
+    def plan_topics(self, kind: str = "ticks", exchanges: Iterable[str] = ()) -> list[TopicPlan]:
+        """What ``marketfeed topics`` would make for ``ticks`` or ``candles``, with ``{exchange}`` standing for each
+        of the exchanges. A topic named by ``{symbol}`` is not known before its first row. Raises ``SinkError``."""
         from marketfeed_kafka.topics import plan
 
-        wanted = [*self._fixed_topics, *([self.dead_letter_topic] if self.dead_letter_topic else [])]
-        return plan(self._cluster, list(dict.fromkeys(wanted)), self._shape)
+        wanted = [self.candle_topic] if kind == "candles" else [self.topic, self.dead_letter_topic or ""]
+        named = [one.replace("{exchange}", exchange) for one in wanted for exchange in exchanges if "{" in one]
+        known = [one for one in (*wanted, *named) if one and "{" not in one]
+        return plan(self._cluster, list(dict.fromkeys(known)), self._shape)
 
-    def apply_topics(self) -> list[Any]:
-        """Make them; raises ``SinkError``."""
+    def apply_topics(self, plans: Sequence[TopicPlan]) -> list[TopicPlan]:
+        """Carry plans out; gives those that needed something. Raises ``SinkError``."""
         from marketfeed_kafka.topics import apply
 
-        return apply(self._cluster, self.plan_topics())
+        return apply(self._cluster, plans)
 
     def dump_letters(self, topic: str, source: str) -> Iterator[bytes]:
         """The letters of a dead-letter topic as lines for ``marketfeed deadletters import``. Raises ``SinkError``."""
