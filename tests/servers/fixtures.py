@@ -11,7 +11,7 @@ import gc
 import os
 import secrets
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -28,9 +28,11 @@ def pytest_itemcollected(item: pytest.Item) -> None:
         item.add_marker(pytest.mark.filterwarnings("ignore:unclosed <s:ResourceWarning"))  # socket, ssl.SSLSocket
 
 
-@pytest.hookimpl(trylast=True)
-def pytest_runtest_teardown(item: pytest.Item) -> None:
-    """... which is collected here, not in the middle of a later test."""
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_runtest_teardown(item: pytest.Item) -> Generator[None, None, None]:
+    """... which is collected here, not in the middle of a later test: last of all, for the tracebacks in captured log
+    records refer to those sockets."""
+    yield
     if item.get_closest_marker("servers"):
         gc.collect()
 

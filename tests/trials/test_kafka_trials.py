@@ -3,8 +3,10 @@ and a reader that follows the rule of the how-to page sees each instrument in or
 
 from __future__ import annotations
 
+import contextlib
 import json
 import random
+import secrets
 import signal
 import subprocess
 import sys
@@ -214,3 +216,50 @@ def test_nothing_is_missing_when_the_feed_is_killed_and_started_again(
         assert again <= IN_FLIGHT
         rows, repeats = rows + committed, repeats + again
     report("5.2 Kafka, killed feed", trials, f"0 of {rows:,} rows missing, {repeats:,} came again", aim="0 missing")
+
+
+@pytest.fixture
+def small_disk(servers_folder: Path) -> Iterator[Path]:
+    """A file system of 48 MB."""
+    folder = servers_folder / f"disk-{secrets.token_hex(4)}"
+    folder.mkdir()
+    command = ["mount", "-t", "tmpfs", "-o", "size=48m", "tmpfs", str(folder)]
+    done = subprocess.run(command, capture_output=True, text=True) if sys.platform == "linux" else None
+    if done is None or done.returncode:
+        pytest.skip(f"only an administrator of a Linux system makes a small disk: {done.stderr if done else ''}")
+    try:
+        yield folder
+    finally:
+        subprocess.run(["umount", "--lazy", str(folder)], check=True)
+
+
+@pytest.mark.process
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize("driver", ["kafka-python", pytest.param("confluent", marks=pytest.mark.chaos)])
+def test_nothing_is_missing_when_the_disk_of_the_broker_was_full(
+    driver: str, small_disk: Path, start_kafka: Callable[..., KafkaServer], tmp_path: Path, report: Report
+) -> None:
+    kafka = start_kafka(data=small_disk / "data")
+    where = kafka.topic("t", PARTITIONS)
+    desk = Desk(tmp_path / "desk", kafka.bootstrap, where, driver)
+    assert desk.delivery.opened.wait(30)
+    ballast = small_disk / "ballast"
+    with ballast.open("wb") as file, contextlib.suppress(OSError):
+        while file.write(bytes(1 << 16)):
+            file.flush()
+    until_gone(kafka)
+    ballast.unlink()
+    kafka.start()
+    committed = desk.end()
+    repeats = judge(kafka, where, committed)
+    report(
+        f"5 Kafka, full disk, {driver}", 1, f"0 of {committed:,} rows missing, {repeats:,} came again", aim="0 missing"
+    )
+
+
+def until_gone(kafka: KafkaServer) -> None:
+    """A broker that cannot write its only log folder ends itself."""
+    deadline = time.monotonic() + 60
+    while Path(f"/proc/{kafka.pid}").exists():
+        assert time.monotonic() < deadline, "the broker still runs"
+        time.sleep(0.1)

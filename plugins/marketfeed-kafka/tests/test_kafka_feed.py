@@ -17,11 +17,13 @@ from servers.servers import KafkaServer
 
 from marketfeed.cli import main
 from marketfeed.clock import Clock
+from marketfeed.contract import Sink
 from marketfeed.engine.deadletters import DeadLetters
 from marketfeed.engine.delivery import Delivery, DeliveryState
 from marketfeed.engine.logs import get_log
 from marketfeed.instruments import Instrument
 from marketfeed.journal import Journal
+from marketfeed.sinks.jsonl import JsonlSink
 
 pytestmark = pytest.mark.servers
 
@@ -125,11 +127,11 @@ def test_refused_ticks_come_back_from_their_topic_into_the_store(
     assert letter["first_row"] == 4
 
 
-def delivery_of(sink: KafkaSink, journal: Any, **options: Any) -> Delivery:
+def delivery_of(sink: Sink, journal: Any, name: str = "kafka", **options: Any) -> Delivery:
     return Delivery(
-        "kafka",
+        name,
         sink,
-        lambda: journal.reader("kafka", start="oldest"),
+        lambda: journal.reader(name, start="oldest"),
         Clock(),
         DeadLetters("main", Clock()),
         get_log(),
@@ -211,7 +213,7 @@ def example(number: int) -> dict[str, Any]:
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="needs the system's count of memory")
 @pytest.mark.timeout(900)
 @pytest.mark.parametrize("seconds", [30, pytest.param(300, marks=pytest.mark.slow)])
-def test_memory_is_bounded_while_the_broker_is_away(
+def test_memory_is_bounded_and_other_sinks_go_on_while_the_broker_is_away(
     seconds: int,
     kafka: KafkaServer,
     topic: Callable[..., str],
@@ -225,9 +227,11 @@ def test_memory_is_bounded_while_the_broker_is_away(
     journal = Journal.create(tmp_path / "journal", feed="main")
     journal.instruments.register(ticks(1).origin.instruments)
     sink = KafkaSink(servers=kafka.bootstrap, driver=driver, topic=name, request_timeout_s=2)
-    delivery = delivery_of(sink, journal)
-    thread = threading.Thread(target=delivery.run)
-    thread.start()
+    file = JsonlSink(path=tmp_path / "ticks.jsonl", layout="compact")
+    delivery, other = delivery_of(sink, journal), delivery_of(file, journal, "file", flush_every_s=0.2)
+    threads = [threading.Thread(target=one.run) for one in (delivery, other)]
+    for thread in threads:
+        thread.start()
     assert delivery.opened.wait(20)
     rows = ticks(rate // 10).rows
     journal.append(rows)
@@ -238,13 +242,22 @@ def test_memory_is_bounded_while_the_broker_is_away(
             journal.append(rows)
             time.sleep(0.1)
             written = max(written, rss_anon() - before)
+        wait_until(lambda: delivered(other) == journal.committed)
+        assert delivered(delivery) <= rate // 10
     assert written < 64 << 20
-    delivery.stop()
-    thread.join(seconds * 9 + 60)
-    assert delivery.state is DeliveryState.DONE, delivery.error
+    for one, thread in zip((delivery, other), threads, strict=True):
+        one.stop()
+        thread.join(seconds * 9 + 60)
+        assert one.state is DeliveryState.DONE, one.error
     journal.close()
     total = (seconds * 10 + 1) * (rate // 10)
     assert sorted(one.seq for one in kept(read(name))) == list(range(total))
+
+
+def delivered(delivery: Delivery) -> int:
+    """Rows that are certainly out."""
+    assert delivery.reader is not None
+    return delivery.reader.counts.delivered
 
 
 def rss_anon() -> int:
