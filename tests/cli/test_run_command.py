@@ -11,6 +11,7 @@ import time
 from pathlib import Path
 
 import pytest
+import requests
 
 pytestmark = pytest.mark.process
 
@@ -124,6 +125,49 @@ def test_refused_credentials_are_exit_code_3_without_a_loop_or_a_secret(tmp_path
     assert result.returncode != 0
     assert "canary-token-1234" not in result.stderr + result.stdout
     assert "Traceback" not in result.stderr
+
+
+def test_a_feed_that_cannot_go_on_leaves_the_others_alone(tmp_path: Path) -> None:
+    from marketfeed.sandbox import Sandbox
+
+    options = {"instruments": 4, "ticks_per_second": 100.0}
+    with Sandbox("kite", **options) as good, Sandbox("kite", **options) as bad:
+        config = '[feeds.{0}]\nvendor = "{0}"\ninstruments = ["NSE:*"]\ncalendar = "always"\nsinks = ["{0}"]\n'
+        config += (
+            '[sinks.{0}]\ntype = "jsonl"\npath = "{0}.jsonl"\nflush_every_s = 0.05\n[vendors.{0}]\ntype = "kite"\n'
+        )
+        text = '[metrics]\nport = 0\n[journal]\nfolder = "journal"\n'
+        for name, box in (("good", good), ("bad", bad)):
+            text += config.format(name)
+            kept = {key: value for key, value in box.settings().items() if key != "api_secret"}  # nobody logs in anew
+            text += "".join(f"{key} = {json.dumps(value)}\n" for key, value in kept.items())
+        (tmp_path / "feed.toml").write_text(text)
+        child = subprocess.Popen(
+            [sys.executable, "-m", "marketfeed", "run", "feed.toml"], cwd=tmp_path, stderr=subprocess.PIPE, text=True
+        )
+        assert child.stderr is not None
+        while not (tmp_path / "bad.jsonl").exists():
+            time.sleep(0.05)
+        bad.fault("expire", cut=True)
+        said = ""
+        while "the others go on" not in said:
+            line = child.stderr.readline()
+            assert line, said
+            said += line
+        address = said.partition("metrics on ")[2].split()[0]
+        before = (tmp_path / "good.jsonl").stat().st_size
+        while (tmp_path / "good.jsonl").stat().st_size == before:
+            time.sleep(0.05)
+        assert 'feed="good"' in requests.get(address, timeout=10).text
+        ready, health = (requests.get(address.replace("metrics", page), timeout=10) for page in ("ready", "health"))
+        child.send_signal(signal.SIGINT)
+        said += child.communicate(timeout=20)[1]
+    assert ready.status_code == 503
+    assert [one["error"] is None for one in health.json()["feeds"]] == [True, False]
+    assert child.returncode not in (0, 130), said
+    assert "feed bad has ended" in said
+    assert said.count("every row is accounted for") == 2
+    assert "Traceback" not in said
 
 
 def test_help_reads_well() -> None:

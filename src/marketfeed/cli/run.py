@@ -41,6 +41,8 @@ def command(
     """Run the feeds of FILE (default feed.toml) until Ctrl-C.
 
     Ticks go to the journal and from there to every sink. A second Ctrl-C does not wait for sinks.
+
+    Of several feeds, one that cannot go on does not end the others; the exit code tells of it in the end.
     """
     from marketfeed import config as configuration
     from marketfeed.engine import logs
@@ -154,13 +156,18 @@ def _drain(feeds: list[Any]) -> Exception | None:
 
 
 def _wait(feeds: list[Any], stopping: threading.Event, duration: float | None, max_ticks: int | None) -> None:
-    """Until a signal, the time, the ticks, or a feed that cannot go on."""
+    """Until a signal, the time, the ticks, or no feed can go on. One that cannot leaves the others alone."""
     end = None if duration is None else time.monotonic() + duration
+    running = list(feeds)
     while not stopping.wait(0.05):
         if end is not None and time.monotonic() >= end:
             return
-        if any(feed.error for feed in feeds):
-            return
+        for feed in [one for one in running if one.error]:
+            running.remove(feed)
+            if not running:
+                return
+            click.echo(f"feed {feed.name} has ended, the others go on: {feed.error}", err=True)
+            feed.stop()  # its sinks take what is there
         if max_ticks is not None:
             ticks = sum(feed.pipeline.journal_rows() for feed in feeds)
             if ticks >= max_ticks:
