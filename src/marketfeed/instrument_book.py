@@ -5,23 +5,19 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from datetime import date
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 from marketfeed import chains, identity
-from marketfeed import config as configuration
+from marketfeed.client import BrokerClient, vendor_config
 from marketfeed.clock import Clock
-from marketfeed.config import Config, VendorConfig
-from marketfeed.engine.account import Account
-from marketfeed.engine.choosing import choose, india_day
-from marketfeed.engine.logs import get_log
+from marketfeed.config import Config
+from marketfeed.engine.choosing import india_day
 from marketfeed.enums import Exchange, Kind
 from marketfeed.errors import ConfigError, Problem, SessionExpired
-from marketfeed.http import HttpSession
 from marketfeed.instruments import Instrument, InstrumentTable
 from marketfeed.masters import load_instruments, master_day, previous_instruments
 from marketfeed.plugins import Plugins
-from marketfeed.tokens import FileTokenStore, TokenKeeper
+from marketfeed.tokens import TokenKeeper
 
 __all__ = ["Instruments"]
 
@@ -29,7 +25,7 @@ _CONTRACTS = (Exchange.NFO, Exchange.BFO, Exchange.MCX, Exchange.CDS, Exchange.B
 """Where an underlying is looked for when no exchange is named, in this order."""
 
 
-class Instruments:
+class Instruments(BrokerClient):
     """The instrument master of one broker, of today.
 
     ::
@@ -57,21 +53,15 @@ class Instruments:
         environ: Mapping[str, str] | None = None,
         folder: Path | None = None,
     ) -> None:
-        plugins = plugins or Plugins.discover()
-        self._vendor, self._missing = _vendor_config(vendor, settings, config, plugins, environ)
-        self._clock = clock or Clock()
+        self._missing: ConfigError | None = None
+        """What the credentials lack; nothing for a broker that asks for none."""
+        try:
+            chosen = vendor_config(vendor, settings, config, plugins, environ)
+        except ConfigError as error:
+            chosen = vendor_config(vendor, settings, config, plugins, environ, placeholder="not given")
+            self._missing = error
+        super().__init__(chosen, clock, tokens, folder)
         self._folder = folder
-        plugin, proxy = self._vendor.plugin, self._vendor.settings.proxy
-        self._http = HttpSession(plugin.info.name, plugin.info.rate_limits, proxy=proxy, clock=self._clock)
-        self._account = Account(
-            plugin,
-            self._vendor.settings,
-            tokens or FileTokenStore(),
-            self._http,
-            self._clock,
-            get_log(vendor=vendor),
-            cache_folder=folder,
-        )
         self._table: InstrumentTable | None = None
         self._loaded: date | None = None
 
@@ -177,28 +167,11 @@ class Instruments:
 
     def select(self, selection: str | Iterable[str]) -> list[Instrument]:
         """What a feed would subscribe for ``instruments = [...]``. Raises ``ConfigError`` as it does."""
-        found = choose(self._account, [selection] if isinstance(selection, str) else selection, self.table)
-        if found.problems:
-            raise ConfigError([Problem("instruments", f"{text} (vendor {self.vendor})") for text in found.problems])
-        return list(found.instruments)
+        return self._find(selection, self.table)
 
     def map(self, other: Instruments) -> identity.Mapping:
         """Which instrument here is which one there, and what gives reason to doubt."""
         return identity.map_tables(self.table, other.table)
-
-    # --- life ---------------------------------------------------------------------------------
-
-    def close(self) -> None:
-        """Close the connections."""
-        self._http.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
     @property
     def _today(self) -> date:
@@ -219,27 +192,3 @@ class Instruments:
 
 def _day(given: date | str | None) -> date | None:
     return date.fromisoformat(given) if isinstance(given, str) else given
-
-
-def _vendor_config(
-    name: str,
-    settings: Mapping[str, Any] | None,
-    config: Config | None,
-    plugins: Plugins,
-    environ: Mapping[str, str] | None,
-) -> tuple[VendorConfig, ConfigError | None]:
-    """The account, and what its credentials lack: nothing is missing for a broker that asks for none."""
-    if config is not None:
-        if name not in config.vendors:
-            known = ", ".join(config.vendors) or "no vendor"
-            raise ConfigError([Problem("vendors", f"there is no [vendors.{name}]; the configuration has {known}")])
-        return config.vendors[name], None
-    tables = {
-        "feeds": {"instruments": {"vendor": name, "instruments": ["*"]}},  # never started
-        "vendors": {name: dict(settings or {})},
-    }
-    try:
-        return configuration.build(tables, plugins, environ).vendors[name], None
-    except ConfigError as error:
-        built = configuration.build(tables, plugins, environ, placeholder="not given")
-        return built.vendors[name], error

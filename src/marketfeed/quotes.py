@@ -2,35 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from types import TracebackType
-from typing import Any, Final, Self
+from collections.abc import Mapping
+from typing import Any, Final
 
 import numpy as np
 
 from marketfeed.batches import Origin, TickBatch
+from marketfeed.client import BrokerClient, Wanted, vendor_config
 from marketfeed.clock import Clock
 from marketfeed.config import Config
 from marketfeed.contract import QuoteKind
 from marketfeed.dtypes import TICK, Rows
-from marketfeed.engine.account import Account
-from marketfeed.engine.choosing import choose
-from marketfeed.engine.logs import get_log
-from marketfeed.errors import ConfigError, Problem
-from marketfeed.history import vendor_config
-from marketfeed.http import HttpSession
 from marketfeed.instruments import Instrument
 from marketfeed.plugins import Plugins
-from marketfeed.tokens import FileTokenStore, TokenKeeper
+from marketfeed.tokens import TokenKeeper
 
 __all__ = ["Quotes"]
 
 _TRIES: Final = 4
 """Attempts at one call before a ``RateLimited`` is the caller's."""
-Wanted = str | Instrument | Iterable[str | Instrument]
 
 
-class Quotes:
+class Quotes(BrokerClient):
     """The present state of instruments at one broker.
 
     ::
@@ -58,12 +51,7 @@ class Quotes:
         plugins: Plugins | None = None,
         environ: Mapping[str, str] | None = None,
     ) -> None:
-        self._vendor = vendor_config(vendor, settings, config, plugins or Plugins.discover(), environ)
-        self._clock = clock or Clock()
-        plugin, options = self._vendor.plugin, self._vendor.settings
-        self._http = HttpSession(plugin.info.name, plugin.info.rate_limits, proxy=options.proxy, clock=self._clock)
-        log = get_log(vendor=vendor)
-        self._account = Account(plugin, options, tokens or FileTokenStore(), self._http, self._clock, log)
+        super().__init__(vendor_config(vendor, settings, config, plugins, environ), clock, tokens)
 
     def ltp(self, instruments: Wanted) -> TickBatch:
         """Last prices."""
@@ -77,40 +65,11 @@ class Quotes:
         """Everything the broker tells: also depth, volume, open interest, circuit limits, times."""
         return self._ask(instruments, "quote")
 
-    def close(self) -> None:
-        """Close the connections; a call that waits ends with an error."""
-        self._account.closed.set()
-        self._http.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
-
     def _ask(self, instruments: Wanted, kind: QuoteKind) -> TickBatch:
-        wanted = self._resolve([instruments] if isinstance(instruments, str | Instrument) else list(instruments))
+        wanted = self._find(instruments)
         rows = self._fetch(wanted, kind) if wanted else np.empty(0, TICK)
         rows["received_ns"] = self._clock.wall_ns()
         return TickBatch(rows, Origin(tuple(wanted), feed="", vendor=self._vendor.name))
-
-    def _resolve(self, given: list[str | Instrument]) -> list[Instrument]:
-        """Instruments as they are, names looked up in today's master; without repeats."""
-        table = self._account.instruments() if any(isinstance(one, str) for one in given) else None
-        found: dict[Instrument, None] = {}
-        problems: list[str] = []
-        for one in given:
-            if isinstance(one, Instrument):
-                found[one] = None
-            elif table is not None:
-                chosen = choose(self._account, [one], table)
-                found.update(dict.fromkeys(chosen.instruments))
-                problems += chosen.problems
-        if problems:
-            raise ConfigError([Problem("instruments", f"{text} (vendor {self._vendor.type})") for text in problems])
-        return list(found)
 
     def _fetch(self, wanted: list[Instrument], kind: QuoteKind) -> Rows:
         """Rows from the broker; waits where it asks for that, as when another program uses the same account."""

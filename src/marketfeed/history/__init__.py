@@ -2,38 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from datetime import date, datetime
-from types import TracebackType
-from typing import Any, Final, Self
+from typing import Any, Final
 
 import numpy as np
 
-from marketfeed import config as configuration
 from marketfeed.batches import CandleBatch, Origin
+from marketfeed.client import BrokerClient, Wanted, vendor_config
 from marketfeed.clock import Clock, to_ns
-from marketfeed.config import Config, VendorConfig
+from marketfeed.config import Config
 from marketfeed.contract import CandleRequest
 from marketfeed.dtypes import CANDLE, Rows
-from marketfeed.engine.account import Account
-from marketfeed.engine.choosing import choose
-from marketfeed.engine.logs import get_log
 from marketfeed.enums import Interval
 from marketfeed.errors import ConfigError, LineLost, Problem, RateLimited
 from marketfeed.history.windows import mark_partial, merge, windows
-from marketfeed.http import HttpSession
-from marketfeed.instruments import Instrument
 from marketfeed.plugins import Plugins
-from marketfeed.tokens import FileTokenStore, TokenKeeper
+from marketfeed.tokens import TokenKeeper
 
-__all__ = ["Historical", "vendor_config"]
+__all__ = ["Historical"]
 
 Moment = datetime | date | str | int
 _TRIES: Final = 4
 """Attempts at one window before a ``LineLost`` or ``RateLimited`` is the caller's."""
 
 
-class Historical:
+class Historical(BrokerClient):
     """Candles of one account at one broker.
 
     ::
@@ -58,20 +52,11 @@ class Historical:
         plugins: Plugins | None = None,
         environ: Mapping[str, str] | None = None,
     ) -> None:
-        plugins = plugins or Plugins.discover()
-        self._vendor = vendor_config(vendor, settings, config, plugins, environ)
-        self._clock = clock or Clock()
-        plugin = self._vendor.plugin
-        self._http = HttpSession(
-            plugin.info.name, plugin.info.rate_limits, proxy=self._vendor.settings.proxy, clock=self._clock
-        )
-        self._account = Account(
-            plugin, self._vendor.settings, tokens or FileTokenStore(), self._http, self._clock, get_log(vendor=vendor)
-        )
+        super().__init__(vendor_config(vendor, settings, config, plugins, environ), clock, tokens)
 
     def candles(
         self,
-        instruments: str | Instrument | Iterable[str | Instrument],
+        instruments: Wanted,
         interval: str | Interval,
         start: Moment,
         end: Moment | None = None,
@@ -91,7 +76,7 @@ class Historical:
         """
         interval, days = self._interval(interval)
         start_ns, end_ns = to_ns(start), self._clock.wall_ns() if end is None else to_ns(end)
-        wanted = self._resolve([instruments] if isinstance(instruments, str | Instrument) else list(instruments))
+        wanted = self._find(instruments)
         parts = [np.empty(0, CANDLE)]
         for number, instrument in enumerate(wanted):
             rows = merge(
@@ -114,19 +99,6 @@ class Historical:
         mark_partial(rows, self._clock.wall_ns())
         return CandleBatch(rows, Origin(tuple(wanted), feed="", vendor=self._vendor.name))
 
-    def close(self) -> None:
-        """Close the connections; a call that waits ends with ``LineLost``."""
-        self._account.closed.set()
-        self._http.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
-
     def _interval(self, given: str | Interval) -> tuple[Interval, int]:
         """The interval, and how many days one request may span."""
         offered = self._account.plugin.info.candle_days
@@ -136,23 +108,6 @@ class Historical:
         choices = ", ".join(offered) or "none at all"
         raise ConfigError([Problem("interval", f"{self._vendor.type} has no {str(given)!r} candles; choose {choices}")])
 
-    def _resolve(self, given: list[str | Instrument]) -> list[Instrument]:
-        """Instruments as they are, names looked up; without repeats."""
-        names = [one for one in given if isinstance(one, str)]
-        table = self._account.instruments() if names else None
-        found: dict[Instrument, None] = {}
-        problems: list[str] = []
-        for one in given:
-            if isinstance(one, Instrument):
-                found[one] = None
-            elif table is not None:
-                chosen = choose(self._account, [one], table)
-                found.update(dict.fromkeys(chosen.instruments))
-                problems += chosen.problems
-        if problems:
-            raise ConfigError([Problem("instruments", f"{text} (vendor {self._vendor.type})") for text in problems])
-        return list(found)
-
     def _fetch(self, request: CandleRequest) -> Rows:
         """One window; waits and tries again when that may help."""
         plugin, settings = self._account.plugin, self._vendor.settings
@@ -161,22 +116,3 @@ class Historical:
             tries=_TRIES,
             again=(RateLimited, LineLost),
         )
-
-
-def vendor_config(
-    name: str,
-    settings: Mapping[str, Any] | None,
-    config: Config | None,
-    plugins: Plugins,
-    environ: Mapping[str, str] | None,
-) -> VendorConfig:
-    """The account: a table of the configuration, or one made of ``settings`` and the environment."""
-    if config is None:
-        # A configuration is of feeds; this one is never started.
-        feed = {"vendor": name, "instruments": ["*"]}
-        tables = {"feeds": {"history": feed}, "vendors": {name: dict(settings or {})}}
-        return configuration.build(tables, plugins, environ).vendors[name]
-    if name not in config.vendors:
-        known = ", ".join(config.vendors) or "no vendor"
-        raise ConfigError([Problem("vendors", f"there is no [vendors.{name}]; the configuration has {known}")])
-    return config.vendors[name]
