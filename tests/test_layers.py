@@ -15,6 +15,7 @@ LAYERS: list[tuple[str, ...]] = [
     ("plugins", "config", "http", "tokens", "masters", "universes", "selection"),
     ("journal", "framelog", "deadletters", "gaps", "runs"),
     ("engine",),
+    ("client",),
     ("feed", "history", "quotes", "instrument_book", "capture", "monitoring", "sinkprocess", "overview"),
     ("sinks", "sandbox", "cli", "testing", "__main__"),
 ]
