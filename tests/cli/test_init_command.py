@@ -80,8 +80,10 @@ def test_every_option_is_there_with_its_explanation(empty_folder: Path) -> None:
     assert "# Seconds between flushes; the cursor moves after each\n# flush_every_s = 1.0" in text
 
 
-def test_every_commented_default_is_one_that_check_accepts(empty_folder: Path) -> None:
-    invoke("init", "--vendor", "kite", "--sink", "jsonl")
+@pytest.mark.parametrize("vendor", VENDORS)
+@pytest.mark.parametrize("sink", sorted({"jsonl", "csv", "stdout", "kafka"} & set(Plugins.discover(environ={}).sinks)))
+def test_every_commented_default_is_one_that_check_accepts(vendor: str, sink: str, empty_folder: Path) -> None:
+    invoke("init", "--vendor", vendor, "--sink", sink)
     file = empty_folder / "feed.toml"
     lines = file.read_text().splitlines()
     active = [line.removeprefix("# ") if " = " in line and line.startswith("# ") else line for line in lines]

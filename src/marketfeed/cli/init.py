@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -203,9 +203,17 @@ class _Writer:
 def _default(option: Option) -> str:
     """The default in TOML; nothing is an empty text, and a size is one for people."""
     default = "" if option.default is None else option.default
-    if option.name.endswith("_bytes") and isinstance(default, int):
+    if isinstance(default, int) and _takes_sizes(option):
         default = f"{default / 1e9:g}GB" if default >= 1e9 else f"{default / 1e6:g}MB"
     return _value(default)
+
+
+def _takes_sizes(option: Option) -> bool:
+    converter: Any = option.field.converter
+    try:
+        return converter is not None and converter("1GB") == 10**9
+    except (TypeError, ValueError):
+        return False
 
 
 def _invented(option: Option, table: str) -> tuple[Any, bool]:
@@ -235,4 +243,6 @@ def _value(value: Any) -> str:
         return repr(value)
     if isinstance(value, list | tuple | set | frozenset):
         return f"[{', '.join(map(_value, value))}]"
+    if isinstance(value, Mapping):
+        return f"{{{', '.join(f'{_value(key)} = {_value(one)}' for key, one in value.items())}}}"
     return json.dumps(str(value))
