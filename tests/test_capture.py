@@ -12,6 +12,7 @@ from typing import Any
 import attrs
 import numpy as np
 import pytest
+from waiting import until
 
 from marketfeed import Feed, hookimpl
 from marketfeed.batches import CandleBatch, TickBatch
@@ -47,11 +48,11 @@ class Captured:
             feed.on_event(lambda event: events.release() if event.kind == "connected" else None)
             with feed:
                 assert events.acquire(timeout=10)
-                wait_until(lambda: feed.pipeline.journal_rows() > 1000)
+                until(lambda: feed.pipeline.journal_rows() > 1000)
                 box.drop()
                 assert events.acquire(timeout=10)
                 before = feed.pipeline.journal_rows()
-                wait_until(lambda: feed.pipeline.journal_rows() > before + 1000)
+                until(lambda: feed.pipeline.journal_rows() > before + 1000)
             self.status = feed.pipeline.status()["capture"]
         with Journal.attach(ticks_folder(folder / "journal", "main")) as journal:
             self.rows = all_rows(journal.follow(start="oldest"))
@@ -65,13 +66,6 @@ def captured(tmp_path_factory: pytest.TempPathFactory) -> Captured:
 
 def feed_on(settings: dict[str, Any], names: Sequence[str], **options: Any) -> Feed:
     return Feed("kite", instruments=names, settings=settings, tokens=MemoryTokenStore(), environ={}, **options)
-
-
-def wait_until(done: Any) -> None:
-    end = time.monotonic() + 30
-    while not done():
-        assert time.monotonic() < end
-        time.sleep(0.01)
 
 
 def all_rows(batches: Iterable[TickBatch]) -> Rows:
@@ -153,7 +147,7 @@ def test_a_captured_day_can_be_served_to_any_client_byte_for_byte(captured: Capt
     with Sandbox("kite", replay=captured.file, speed=MAX_SPEED, rate_limits=False) as box:
         assert [one.key for one in box.instruments] == captured.names
         with feed_on(box.settings(), captured.names, capture=tmp_path) as feed:
-            wait_until(lambda: feed.pipeline.journal_rows() >= len(captured.rows))
+            until(lambda: feed.pipeline.journal_rows() >= len(captured.rows))
     assert messages(tmp_path / "main") == messages(captured.folder / "main")
 
 
@@ -169,7 +163,7 @@ def test_a_client_of_a_few_instruments_gets_their_rows_in_its_mode(captured: Cap
         Sandbox("kite", replay=captured.folder, speed=MAX_SPEED, rate_limits=False) as box,
         feed_on(box.settings(), wanted, mode="ltp") as feed,
     ):
-        wait_until(lambda: feed.pipeline.journal_rows() >= len(expected))
+        until(lambda: feed.pipeline.journal_rows() >= len(expected))
         rows = all_rows([next(feed.batches())])
     assert rows["last_price"].tolist() == expected["last_price"][: len(rows)].tolist()
     assert set(rows["flags"] & 0xF) == {Mode.LTP}

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import time
 from collections import Counter, defaultdict
-from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
 import marketfeed_flattrade
 import marketfeed_kite
+from waiting import until
 
 from marketfeed import Feed, TickBatch, hookimpl
 from marketfeed.config import load
@@ -17,13 +16,6 @@ from marketfeed.contract import Event
 from marketfeed.plugins import Plugins
 from marketfeed.sandbox import Sandbox
 from marketfeed.tokens import MemoryTokenStore
-
-
-def until(condition: Callable[[], bool], seconds: float = 20.0) -> None:
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end, "it did not happen"
-        time.sleep(0.01)
 
 
 def grown(feed: Feed, beyond: int) -> bool:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 import pytest
+from waiting import until
 
 from marketfeed import Feed
 from marketfeed.contract import Event
@@ -24,13 +24,6 @@ def box() -> Iterator[Sandbox]:
 
 def feed_on(box: Sandbox, instruments: list[str], mode: str = "full") -> Feed:
     return Feed("kite", instruments=instruments, mode=mode, settings=box.settings(), tokens=MemoryTokenStore())
-
-
-def until(condition: Callable[[], bool], seconds: float = 10.0) -> None:
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end, "it did not happen"
-        time.sleep(0.01)
 
 
 def test_an_instrument_added_at_run_time_ticks_and_the_others_do_not_notice(box: Sandbox) -> None:

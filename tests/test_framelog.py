@@ -14,6 +14,7 @@ import attrs
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from waiting import until
 
 from marketfeed.clock import NS, Clock, ManualClock, to_ns
 from marketfeed.contract import Frame, VendorSettings, secret, setting
@@ -307,21 +308,13 @@ def test_a_small_block_is_written_after_a_second(make: Make) -> None:
     clock = ManualClock(START)
     log = make(clock=clock)
     log.put(0, [Frame(b"lonely", START)])
-    wait_until(lambda: advanced(clock) and log.counts.written == 1)
+    until(lambda: advanced(clock) and log.counts.written == 1)
     assert [one.data for one in read_frames(next(log.folder.iterdir()))] == [b"lonely"]
 
 
 def advanced(clock: ManualClock) -> bool:
     clock.advance(0.3)
     return True
-
-
-def wait_until(done: Callable[[], bool]) -> None:
-    for _ in range(2000):
-        if done():
-            return
-        threading.Event().wait(0.005)
-    raise AssertionError("it did not happen within ten seconds")
 
 
 def test_when_the_disk_is_too_slow_frames_are_dropped_counted_and_told(
@@ -369,7 +362,7 @@ def test_a_folder_that_cannot_be_made_never_stops_the_feed(make: Make, tmp_path:
     (tmp_path / "capture").write_text("in the way")
     log = make(block_bytes=1)
     log.put(0, [Frame(b"lost", START)])
-    wait_until(lambda: log.counts.dropped["disk"] == 1)
+    until(lambda: log.counts.dropped["disk"] == 1)
 
 
 def test_a_write_that_breaks_off_leaves_whole_blocks_only(shelf: Shelf) -> None:

@@ -5,11 +5,11 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
 from click.testing import CliRunner, Result
+from waiting import until
 
 from marketfeed import Feed
 from marketfeed.cli import main
@@ -120,10 +120,7 @@ def test_serve_is_a_broker_until_it_is_told_to_stop(capture: Path) -> None:
         settings = {"rest_url": url, "stream_url": url.replace("http", "ws"), "api_key": "testkey"}
         settings["access_token"] = "sandbox-access-token"
         with Feed("kite", instruments=["NSE:*"], settings=settings, tokens=MemoryTokenStore(), environ={}) as feed:
-            end = time.monotonic() + 20
-            while feed.pipeline.journal_rows() <= 50:
-                assert time.monotonic() < end
-                time.sleep(0.02)
+            until(lambda: feed.pipeline.journal_rows() > 50)
     finally:
         child.terminate()
         child.communicate(timeout=20)

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from typing import Any
 
 import numpy as np
 import pytest
+from waiting import until
 
 from marketfeed.dtypes import Rows
 from marketfeed.enums import Kind
@@ -17,13 +17,6 @@ from marketfeed.sandbox import Sandbox, SentFrame
 
 Connect = Callable[[Sandbox], Any]
 Play = Callable[..., AbstractContextManager[Sandbox]]
-
-
-def eventually(condition: Callable[[], bool]) -> None:
-    end = time.monotonic() + 10
-    while not condition():
-        assert time.monotonic() < end, "it did not come true"
-        time.sleep(0.005)
 
 
 def frames_of(box: Sandbox, fault: str) -> list[SentFrame]:
@@ -38,7 +31,7 @@ def rows_with(play: Play, connect: Connect, fault: str, **parameters: Any) -> tu
         client.send(f"+{shares[0]}")
         client.ticks(10)
         box.fault(fault, **parameters)
-        eventually(lambda: sum(len(frame.rows) for frame in frames_of(box, fault)) >= 20)
+        until(lambda: sum(len(frame.rows) for frame in frames_of(box, fault)) >= 20)
         box.clear()
         before = [frame.rows for frame in box.log if not frame.faults]
         after = [frame.rows for frame in frames_of(box, fault)]
@@ -190,10 +183,10 @@ def test_ticks_gather_in_big_frames(play: Play, connect: Connect) -> None:
         client.send("+" + " ".join(map(str, range(10))))
         client.ticks(10)
         box.fault("big-frames", packets=500)
-        eventually(lambda: sum(len(frame.rows) == 500 for frame in box.log) >= 3)
+        until(lambda: sum(len(frame.rows) == 500 for frame in box.log) >= 3)
         box.clear()
         count = len(box.log)
-        eventually(lambda: len(box.log) > count + 3)
+        until(lambda: len(box.log) > count + 3)
         lines = np.concatenate([frame.rows["instrument"] for frame in box.log if frame.origin == "tick"])
     assert (np.diff(lines) % 10 == 1).all(), "every instrument in its turn: none was lost, none came twice"
 

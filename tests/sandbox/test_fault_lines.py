@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import requests
 import websocket
+from waiting import until
 
 from marketfeed.sandbox import Sandbox, SentFrame
 
@@ -29,13 +30,6 @@ class Client(Protocol):
 Connect = Callable[[Sandbox], Client]
 Play = Callable[..., AbstractContextManager[Sandbox]]
 ENDED = (websocket.WebSocketConnectionClosedException, ConnectionError)
-
-
-def eventually(condition: Callable[[], bool]) -> None:
-    end = time.monotonic() + 10
-    while not condition():
-        assert time.monotonic() < end, "it did not come true"
-        time.sleep(0.005)
 
 
 def post(box: Sandbox, path: str, body: Any = None) -> Any:
@@ -100,7 +94,7 @@ def test_every_tick_that_the_log_holds_arrives_before_a_drop(play: Play, connect
         arrived = client.ticks(500)
         record = box.fault("drop", how=how)
         arrived += rest(client)
-        eventually(lambda: not box.hub.peers)
+        until(lambda: not box.hub.peers)
         assert arrived == sent(box.log)
         assert record.start_ns == record.end_ns
         assert (record.kind, record.connection) == ("drop", 1)
@@ -135,7 +129,7 @@ def test_a_close_carries_its_code_and_reason(play: Play, connect: Connect) -> No
         code, payload = client.socket.recv_data(control_frame=True)
         assert code == websocket.ABNF.OPCODE_CLOSE
         assert payload == (1012).to_bytes(2, "big") + b"restart"
-        eventually(lambda: not box.hub.peers)
+        until(lambda: not box.hub.peers)
 
 
 def test_a_fault_of_one_connection_leaves_the_others_alone(play: Play, connect: Connect) -> None:
@@ -163,7 +157,7 @@ def test_a_half_open_line_says_nothing_answers_no_ping_and_sends_no_fin(play: Pl
         assert len(box.log) == before, "nothing counts as sent"
         assert box.injected[0].end_ns is None
         client.close()
-        eventually(lambda: not box.hub.peers)
+        until(lambda: not box.hub.peers)
         assert box.injected[0].end_ns is not None, "with its client the fault goes too"
 
 
@@ -289,7 +283,7 @@ def test_a_slow_line_sends_late_and_the_log_says_when(play: Play, connect: Conne
         box.fault("throttle", bytes_per_second=200)
         client.send("+1")
         client.ticks(1)
-        eventually(lambda: bool(box.log))
+        until(lambda: bool(box.log))
         began = time.monotonic()
         box.push(box.world.simulated.advance(np.array([1]), box.world.now_ns()))
         assert len(box.log) == 1, "it waits, so it is not sent yet"

@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 import requests
 import websocket
+from waiting import until
 
 from marketfeed.clock import to_ns
 from marketfeed.dtypes import empty_ticks
@@ -48,13 +49,6 @@ def get(box: Sandbox, path: str) -> Any:
 def post(box: Sandbox, path: str, body: bytes = b"") -> Any:
     with requests.Session() as session:
         return session.post(box.url + path, data=body, timeout=10)
-
-
-def eventually(condition: Callable[[], bool]) -> None:
-    end = time.monotonic() + 10
-    while not condition():
-        assert time.monotonic() < end, "it did not come true"
-        time.sleep(0.005)
 
 
 # --- life -------------------------------------------------------------------------------------
@@ -169,7 +163,7 @@ def test_a_client_gets_only_what_it_asked_for(play: Play, connect: Connect) -> N
         assert {line for line, _ in one.ticks(50)} == {1, 2}
         assert {line for line, _ in two.ticks(50)} == {2, 5}
         two.send("-5")
-        eventually(lambda: box.counts["ticks"] > 200)
+        until(lambda: box.counts["ticks"] > 200)
         two.ticks(100)
         assert {line for line, _ in two.ticks(50)} == {2}
 
@@ -218,14 +212,14 @@ def test_the_broker_may_close(play: Play, connect: Connect) -> None:
         assert client.read() == "hello"
         client.send("bye")
         assert client.read() in ("", b"")
-        eventually(lambda: not box.hub.peers)
+        until(lambda: not box.hub.peers)
 
 
 def test_dropping_cuts_without_a_closing_handshake(play: Play, connect: Connect) -> None:
     with play() as box:
         client = connect(box)
         client.read()
-        eventually(lambda: get(box, "/sandbox/state").json()["connections"] != [])
+        until(lambda: get(box, "/sandbox/state").json()["connections"] != [])
         assert post(box, "/sandbox/drop").json() == {"dropped": 1}
         with pytest.raises((websocket.WebSocketConnectionClosedException, ConnectionError)):
             client.read()
@@ -345,7 +339,7 @@ def test_a_replay_sends_every_row_in_file_order_once_somebody_listens(
         client.send("+" + lines_of(box, "NSE:SBIN", "NSE:INFY"))
         prices = [price for _, price in client.ticks(5)]
         assert prices == [343.25, 343.3, 343.2, 343.2, 1400.1]
-        eventually(lambda: get(box, "/sandbox/state").json()["replay"]["sent"] == 5)
+        until(lambda: get(box, "/sandbox/state").json()["replay"]["sent"] == 5)
 
 
 def test_the_clock_of_a_fast_replay_is_not_behind_its_rows(play: Play, recording: Path) -> None:

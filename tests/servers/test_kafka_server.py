@@ -9,7 +9,6 @@ import ssl
 import subprocess
 import sys
 import threading
-import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
@@ -21,6 +20,7 @@ from kafka import KafkaConsumer, KafkaProducer, TopicPartition
 from kafka.errors import KafkaError, MessageSizeTooLargeError, TopicAuthorizationFailedError
 from servers.proxy import Proxy
 from servers.servers import HERE, KafkaServer
+from waiting import until
 
 pytestmark = pytest.mark.servers
 
@@ -52,13 +52,6 @@ def read_all(kafka: KafkaServer, topic: str) -> list[bytes]:
             while consumer.position(partition) < end:
                 values += [record.value for record in consumer.poll(500).get(partition, [])]
     return values
-
-
-def until(condition: Callable[[], object], seconds: float = 20) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "not in time"
-        time.sleep(0.01)
 
 
 class Writer:

@@ -7,10 +7,11 @@ import socket
 import socketserver
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 import pytest
 from servers.proxy import Proxy
+from waiting import until
 
 
 class Echo(socketserver.BaseRequestHandler):
@@ -35,13 +36,6 @@ def proxy() -> Iterator[Proxy]:
 def connect(proxy: Proxy) -> socket.socket:
     host, port = proxy.address.split(":")
     return socket.create_connection((host, int(port)), timeout=5)
-
-
-def until(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 5
-    while not condition():
-        assert time.monotonic() < deadline, "not in time"
-        time.sleep(0.005)
 
 
 def ended(client: socket.socket) -> bool:

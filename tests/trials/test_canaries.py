@@ -20,6 +20,7 @@ from typing import Any
 
 import pytest
 from trials._report import Report
+from waiting import until
 
 from marketfeed.framelog import read_frames
 from marketfeed.sandbox import Sandbox
@@ -198,13 +199,6 @@ def trouble(kite: Sandbox, flattrade: Sandbox) -> None:
     time.sleep(2)
 
 
-def wait_for(log: Path, words: bytes) -> None:
-    end = time.monotonic() + 30
-    while words not in log.read_bytes():
-        assert time.monotonic() < end, log.read_text()
-        time.sleep(0.05)
-
-
 def hits(places: dict[str, bytes]) -> list[str]:
     return [f"{word} in {where}" for where, data in places.items() for word in CANARIES if word.encode() in data]
 
@@ -253,7 +247,7 @@ def run(folder: Path, form: str) -> dict[str, bytes]:
             seen["titles"] = titles(child.pid)
             kite.expire()  # an access token of the configuration cannot be renewed: the feed fails, and says why
             kite.drop()
-            wait_for(folder / "log.txt", b"token is not accepted")
+            until(lambda: b"token is not accepted" in (folder / "log.txt").read_bytes())
             child.terminate()  # the feed of the other broker goes on until it is told to stop
             child.wait(30)
         finally:

@@ -13,7 +13,6 @@ import signal
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -22,6 +21,7 @@ import attrs
 import numpy as np
 import pytest
 from trials._report import Report
+from waiting import until
 
 from marketfeed import Feed
 from marketfeed.batches import TickBatch
@@ -269,13 +269,6 @@ LONG: Faults = (
 )
 
 
-def wait_for(what: Callable[[], bool], seconds: float = 30.0) -> None:
-    end = time.monotonic() + seconds
-    while not what():
-        assert time.monotonic() < end, "it did not come about"
-        time.sleep(0.01)
-
-
 def told(rows: Any, full: bool) -> list[Any]:
     """What a row says, in the precision of the wire: paise."""
     names = (*COLUMNS, *DEPTH) if full else COLUMNS
@@ -319,11 +312,11 @@ def outages_on_sockets(faults: Faults, folder: Path) -> tuple[list[Gap], int]:
         with feed:
             for number, (kind, parameters) in enumerate(faults):
                 enough = feed.pipeline.journal.committed + 200
-                wait_for(lambda enough=enough: feed.pipeline.journal.committed > enough)  # type: ignore[misc]
+                until(lambda enough=enough: feed.pipeline.journal.committed > enough)  # type: ignore[misc]
                 box.fault(kind, **parameters)
-                wait_for(lambda number=number: [gap.is_open for gap in feed.gaps] == [False] * (number + 1))  # type: ignore[misc]
+                until(lambda number=number: [gap.is_open for gap in feed.gaps] == [False] * (number + 1))  # type: ignore[misc]
             box.set_rate(0)
-            wait_for(lambda: feed.pipeline.journal.committed == sum(len(frame.rows) for frame in box.log))
+            until(lambda: feed.pipeline.journal.committed == sum(len(frame.rows) for frame in box.log))
             gaps, log = list(feed.gaps), list(box.log)
             ticks = assert_all_arrived(log, feed.pipeline.journal, [one.key for one in box.instruments])
             for gap, injected in zip(gaps, box.injected, strict=True):
@@ -377,7 +370,7 @@ def run_until_ticks(folder: Path, end: signal.Signals) -> tuple[int, int]:
     with (folder / "log.txt").open("ab") as log:
         child = subprocess.Popen([sys.executable, "-m", "marketfeed", "run"], cwd=folder, stdout=log, stderr=log)
     try:
-        wait_for(lambda: (journal / "control").exists() and Journal.attach(journal).committed > before + 100, 60)
+        until(lambda: (journal / "control").exists() and Journal.attach(journal).committed > before + 100, 60)
     finally:
         os.kill(child.pid, end)
         code = child.wait(30)

@@ -23,6 +23,7 @@ import pytest
 from servers.proxy import Proxy
 from servers.servers import KafkaServer
 from trials._report import Report
+from waiting import until
 
 from marketfeed.clock import Clock
 from marketfeed.dtypes import empty_ticks
@@ -259,7 +260,4 @@ def test_nothing_is_missing_when_the_disk_of_the_broker_was_full(
 
 def until_gone(kafka: KafkaServer) -> None:
     """A broker that cannot write its only log folder ends itself."""
-    deadline = time.monotonic() + 60
-    while Path(f"/proc/{kafka.pid}").exists():
-        assert time.monotonic() < deadline, "the broker still runs"
-        time.sleep(0.1)
+    until(lambda: not Path(f"/proc/{kafka.pid}").exists(), 60)

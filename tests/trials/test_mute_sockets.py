@@ -13,6 +13,7 @@ from contextlib import ExitStack
 import attrs
 import pytest
 from trials._report import Report
+from waiting import until
 
 from marketfeed import Feed
 from marketfeed.contract import Event
@@ -94,10 +95,10 @@ class Trial:
         self.since_ns = wire.counts.last_received_ns
         if self.way is accepted_in_vain:
             self.since_ns = [event.at_ns for event in list(self.events) if event.kind == "connected"][-1]
-        _until(lambda: self.lines("backing_off"), 25)  # the next line is a healthy one
+        until(lambda: self.lines("backing_off"), 25)  # the next line is a healthy one
         self.box.clear()
         count = wire.counts.frames
-        _until(lambda: wire.counts.frames > count and wire.supervisor.state.value == "live", 30)
+        until(lambda: wire.counts.frames > count and wire.supervisor.state.value == "live", 30)
 
     def check(self) -> float:
         """How many seconds beyond the limit it took to notice."""
@@ -112,18 +113,11 @@ class Trial:
         return noticed_s - LIMIT_S
 
 
-def _until(condition: Callable[[], object], seconds: float) -> None:
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end, "it did not happen"
-        time.sleep(0.02)
-
-
 def play_all(ways: tuple[Way, ...], history_s: float) -> dict[str, float]:
     """All ways at once; how late each was noticed."""
     with ExitStack() as stack:
         trials = [_start(way, stack) for way in ways]
-        _until(lambda: all(trial.feed.pipeline.wires[0].counts.frames > 20 for trial in trials), 20)
+        until(lambda: all(trial.feed.pipeline.wires[0].counts.frames > 20 for trial in trials), 20)
         time.sleep(history_s)
         errors: list[BaseException] = []
         threads = [threading.Thread(target=_kept, args=(trial, errors)) for trial in trials]

@@ -9,12 +9,13 @@ from __future__ import annotations
 import random
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import pytest
 from trials._report import Report
+from waiting import until
 
 from marketfeed import Feed
 from marketfeed.clock import NS, OffsetClock
@@ -130,7 +131,7 @@ def play(rate: float, count: int, seed: int) -> tuple[Counter[str], int]:
             started = poison(box, draw, count, 0.01)
             time.sleep(0.5)  # the last fault finds its row
             box.set_rate(0)
-            _until(lambda: _settled(box, feed))
+            until(lambda: _settled(box, feed))
             parse = pipeline.parse
             assert parse is not None
             counts = parse.counts
@@ -199,13 +200,6 @@ def _settled(box: Sandbox, feed: Feed) -> bool:
 def sent_by(box: Sandbox) -> int:
     """Good packets, also those behind a bad one."""
     return box.counts["ticks"] + box.counts["ticks_damaged"]
-
-
-def _until(condition: Callable[[], object]) -> None:
-    end = time.monotonic() + 20
-    while not condition():
-        assert time.monotonic() < end, "it did not happen"
-        time.sleep(0.02)
 
 
 def test_every_poisoned_row_gets_its_code_and_no_good_one_does() -> None:

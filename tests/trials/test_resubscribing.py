@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
 
 import numpy as np
 import pytest
 from trials._report import Report
+from waiting import until
 
 from marketfeed import Feed
 from marketfeed.sandbox import spawn_sandbox
@@ -24,7 +24,7 @@ def back_after_drop(trials: int) -> list[float]:
         with feed:
             wanted = len(feed.pipeline.wires[0].wanted)
             latest = feed.pipeline.latest
-            _until(lambda: np.count_nonzero(latest.newest) >= wanted - 1)
+            until(lambda: np.count_nonzero(latest.newest) >= wanted - 1, PATIENCE_S, pause_s=0.002)
             found = []
             for trial in range(trials):
                 if trial:
@@ -32,7 +32,7 @@ def back_after_drop(trials: int) -> list[float]:
                 connects = feed.pipeline.wires[0].counts.connects
                 begun, cut = time.monotonic(), feed.pipeline.journal.committed
                 box.fault("drop")
-                _until(lambda: feed.pipeline.wires[0].counts.connects > connects)  # noqa: B023 - called here
+                until(lambda: feed.pipeline.wires[0].counts.connects > connects, PATIENCE_S, pause_s=0.002)  # noqa: B023 - called here
                 seen = feed.pipeline.journal.reader(start=cut)
                 instruments: set[int] = set()
                 while len(instruments) < wanted:
@@ -51,7 +51,7 @@ def there_after_subscribe(trials: int) -> list[float]:
         with feed:
             wire = feed.pipeline.wires[0]
             chosen = [one.key for one in list(wire.wanted)][10 : 10 + trials]
-            _until(lambda: all(name in feed.latest for name in chosen))
+            until(lambda: all(name in feed.latest for name in chosen), PATIENCE_S, pause_s=0.002)
             found = []
             for name in chosen:
                 feed.unsubscribe([name])
@@ -59,17 +59,10 @@ def there_after_subscribe(trials: int) -> list[float]:
                 before = feed.latest[name].seq
                 begun = time.monotonic()
                 feed.subscribe([name])
-                _until(lambda: feed.latest[name].seq > before)  # noqa: B023 - called here
+                until(lambda: feed.latest[name].seq > before, PATIENCE_S, pause_s=0.002)  # noqa: B023 - called here
                 found.append(time.monotonic() - begun)
             assert wire.counts.connects == 1
             return found
-
-
-def _until(condition: Callable[[], object]) -> None:
-    end = time.monotonic() + PATIENCE_S
-    while not condition():
-        assert time.monotonic() < end, "it did not happen"
-        time.sleep(0.002)
 
 
 @pytest.mark.process

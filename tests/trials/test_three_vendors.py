@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 from trials._report import Report
+from waiting import until
 
 from marketfeed import Feed
 from marketfeed.clock import NS, OffsetClock
@@ -135,13 +136,6 @@ def arrived(rest: Table, may: Table, following: Table) -> int:
         if np.array_equal(head, may[:count]) and np.array_equal(tail, following) and (len(tail) or count == len(rest)):
             return count
     raise AssertionError("what follows a lost line fits nothing that was sent")
-
-
-def until(condition: Callable[[], bool], timeout_s: float = 30.0) -> None:
-    end = time.monotonic() + timeout_s
-    while not condition():
-        assert time.monotonic() < end, "it did not happen in time"
-        time.sleep(0.02)
 
 
 def level(pairs: Sequence[Pair]) -> None:

@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from waiting import until
 
 from marketfeed import Feed
 from marketfeed.clock import NS, Clock
@@ -264,13 +265,13 @@ def test_a_clock_that_is_set_costs_no_tick_and_no_reconnect(tmp_path: Path, box:
     steps: list[float] = []
     feed.on_event(lambda event: steps.append(event.data["seconds"]) if event.kind == "clock_stepped" else None)
     with feed:
-        wait_for_rows(feed, 300)
+        until(lambda: feed.pipeline.journal_rows() >= 300)
         clock.shift_ns = step_s * NS
         rows = feed.pipeline.journal_rows()
         end = time.monotonic() + 10
         while not steps and time.monotonic() < end:
             time.sleep(0.05)
-        wait_for_rows(feed, rows + 500)
+        until(lambda: feed.pipeline.journal_rows() >= rows + 500)
         assert feed.status()["connections"][0]["connects"] == 1
         histograms = [feed.pipeline.parse.receive_to_journal] if feed.pipeline.parse else []
         histograms += [one.journal_to_sink for one in feed.pipeline.deliveries]
@@ -285,10 +286,3 @@ def test_a_clock_that_is_set_costs_no_tick_and_no_reconnect(tmp_path: Path, box:
     after = int(received[-1] - received[0])
     assert (after > 3600 * NS) == (step_s > 0)  # forward it follows the clock, back it waits for it
     assert len(batch) == summary.appended == summary.parsed
-
-
-def wait_for_rows(feed: Feed, rows: int) -> None:
-    end = time.monotonic() + 20
-    while feed.pipeline.journal_rows() < rows:
-        assert time.monotonic() < end
-        time.sleep(0.01)

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
 import websocket
+from waiting import until
 
 from marketfeed import Feed
 from marketfeed.clock import NS, OffsetClock, to_ns
@@ -30,13 +30,6 @@ def feed_on(box: Sandbox, heard: list[Event], **settings: Any) -> Feed:
     )
     feed.on_event(heard.append)
     return feed
-
-
-def until(condition: Callable[[], bool], seconds: float = 10.0) -> None:
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end, "it did not happen"
-        time.sleep(0.01)
 
 
 def kinds(heard: list[Event]) -> list[str]:

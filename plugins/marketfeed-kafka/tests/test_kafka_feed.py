@@ -14,6 +14,7 @@ import pytest
 from click.testing import CliRunner
 from marketfeed_kafka.sink import KafkaSink
 from servers.servers import KafkaServer
+from waiting import until
 
 from marketfeed.cli import main
 from marketfeed.clock import Clock
@@ -81,7 +82,7 @@ def test_topics_are_planned_and_then_made(feed_toml: Callable[..., Path], topic:
     assert [one["action"] for one in topics("plan", file)] == ["create"] * 2
     assert [one["action"] for one in topics("plan", file)] == ["create"] * 2  # nothing was changed
     assert [one["topic"] for one in topics("apply", file)] == [name + "-new", name + "-candles"]
-    wait_until(lambda: [one["present"] for one in topics("plan", file)] == [3, 3])
+    until(lambda: [one["present"] for one in topics("plan", file)] == [3, 3])
     assert [one["action"] for one in topics("plan", file)] == ["keep"] * 2
     assert topics("apply", file) == []
 
@@ -96,13 +97,6 @@ def test_a_topic_for_each_exchange_is_planned_for_those_of_the_feed(
     wanted = [f"{name}.NFO", f"{name}.NSE"]  # of the first, named by its symbols, nothing is known yet
     assert [one["topic"] for one in topics("plan", file)] == [name, *wanted]
     assert [one["topic"] for one in topics("apply", file) if one["action"] == "create"] == wanted
-
-
-def wait_until(condition: Callable[[], object], seconds: float = 20) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "not in time"
-        time.sleep(0.05)
 
 
 def test_refused_ticks_come_back_from_their_topic_into_the_store(
@@ -235,14 +229,14 @@ def test_memory_is_bounded_and_other_sinks_go_on_while_the_broker_is_away(
     assert delivery.opened.wait(20)
     rows = ticks(rate // 10).rows
     journal.append(rows)
-    wait_until(lambda: sink.metrics()["ingestion_kafka_messages_acknowledged_total"] >= rate // 10)
+    until(lambda: sink.metrics()["ingestion_kafka_messages_acknowledged_total"] >= rate // 10)
     with kafka.down():
         before, written = rss_anon(), 0
         for _ in range(seconds * 10):
             journal.append(rows)
             time.sleep(0.1)
             written = max(written, rss_anon() - before)
-        wait_until(lambda: delivered(other) == journal.committed)
+        until(lambda: delivered(other) == journal.committed)
         assert delivered(delivery) <= rate // 10
     assert written < 64 << 20
     for one, thread in zip((delivery, other), threads, strict=True):

@@ -2,20 +2,12 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable
+from waiting import until
 
 from marketfeed import Feed
 from marketfeed.contract import Event
 from marketfeed.sandbox import Sandbox
 from marketfeed.tokens import MemoryTokenStore
-
-
-def until(condition: Callable[[], bool], seconds: float = 20.0) -> None:
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end, "it did not happen"
-        time.sleep(0.01)
 
 
 def test_a_load_balancer_that_refuses_again_and_again_in_market_hours_is_told() -> None:
