@@ -249,8 +249,10 @@ class Feed:
         self.jobs["instruments"] = 1
         found = choose(self.account, names, table)
         if found.problems:
-            path = f"feeds.{self.name}.instruments"
-            raise ConfigError([Problem(path, f"{text} (vendor {self._parts.vendor.type})") for text in found.problems])
+            path, whose = f"feeds.{self.name}.instruments", f"vendor {self._parts.vendor.type}"
+            if table.missing:
+                whose += f", which did not give all its instruments just now: {', '.join(table.missing)}"
+            raise ConfigError([Problem(path, f"{text} ({whose})") for text in found.problems])
         for note in found.notes:
             self._log.warning("an instrument has another name", what=note)
         return list(found.instruments)

@@ -51,11 +51,13 @@ class Instrument:
 class InstrumentTable:
     """The instruments of one vendor and one day; look up by key or token, search by glob.
 
-    The order of ``instruments`` is kept. Where a key or token occurs twice, the first one wins.
+    The order of ``instruments`` is kept. Where a key or token occurs twice, the first one wins. ``missing`` names
+    what the broker did not give today, such as the file of one segment: what is not here may exist all the same.
     """
 
-    def __init__(self, instruments: Iterable[Instrument]) -> None:
+    def __init__(self, instruments: Iterable[Instrument], *, missing: Iterable[str] = ()) -> None:
         self._all = tuple(instruments)
+        self.missing = tuple(missing)
         self._by_key: dict[str, Instrument] = {}
         self._by_token: dict[str, Instrument] = {}
         for instrument in self._all:

@@ -43,8 +43,9 @@ def load_instruments(
     """The instrument master of today: from ``folder`` if it is there, else (or to ``refresh`` it) from the broker.
 
     ``folder`` None is the user's cache folder. A broker on this machine (a sandbox) is always asked:
-    its instruments are nobody else's. Raises what ``plugin.instruments`` raises; a cache that cannot
-    be read or written costs a fetch and a warning, nothing more.
+    its instruments are nobody else's. A table that is empty, or says that something is missing, is not kept.
+    Raises what ``plugin.instruments`` raises; a cache that cannot be read or written costs a fetch and a
+    warning, nothing more.
     """
     if is_loopback(urlsplit(settings.rest_url).hostname):
         return plugin.instruments(settings, session, http)
@@ -54,7 +55,8 @@ def load_instruments(
     table = None if refresh else _read(path)
     if table is None:
         table = plugin.instruments(settings, session, http)
-        _write(path, prefix, table)
+        if len(table) and not table.missing:
+            _write(path, prefix, table)
     return table
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from datetime import date
 from threading import Event
 from typing import Any
 
@@ -12,7 +13,7 @@ import numpy as np
 from marketfeed.batches import Origin
 from marketfeed.calendars import MarketCalendar
 from marketfeed.clock import ManualClock, to_ns
-from marketfeed.contract import Session, Subscription
+from marketfeed.contract import Subscription
 from marketfeed.dtypes import empty_ticks
 from marketfeed.engine.latest import Latest
 from marketfeed.engine.logs import get_log
@@ -22,7 +23,7 @@ from marketfeed.errors import LineLost, MarketFeedError, SessionExpired
 from marketfeed.instruments import Instrument, InstrumentTable
 
 INFY = Instrument(exchange="NSE", symbol="INFY", token="408065")
-GOLD = Instrument(exchange="NFO", symbol="GOLD26NOVFUT", token="99")
+GOLD = Instrument(exchange="NFO", symbol="GOLD26NOVFUT", token="99", expiry=date(2026, 11, 19))
 
 
 def test_only_an_instrument_that_ticked_every_minute_is_missed_and_its_return_is_told() -> None:
@@ -49,20 +50,17 @@ class Master:
 
     def __init__(self, *answers: InstrumentTable | Exception) -> None:
         self.answers = list(answers)
-        self.renewed = 0
+        self.logins = 1
+        self.asked: list[tuple[bool, bool]] = []
 
-    def instruments(self) -> InstrumentTable:
-        answer = self.answers.pop(0)
+    def instruments(self, *, refresh: bool, renew: bool) -> InstrumentTable:
+        self.asked.append((refresh, renew))
+        answer = self.answers.pop(0) if len(self.answers) > 1 else self.answers[0]
+        if isinstance(answer, SessionExpired) and renew:
+            self.logins += 1  # as an account does before it gives up
         if isinstance(answer, Exception):
             raise answer
         return answer
-
-    def session(self) -> Session:
-        return Session(vendor="toy", account="a", access_token="t")
-
-    def renew(self, dead: Session) -> Session:
-        self.renewed += 1
-        return dead
 
 
 class Book:
@@ -71,8 +69,13 @@ class Book:
     def __init__(self, *instruments: Instrument) -> None:
         self.wanted = Subscription.of(instruments, Mode.FULL)
         self.done: list[tuple[Any, ...]] = []
+        self.broken: list[str] = []
+        """Errors of the next calls."""
 
     def replace(self, old: Instrument, new: Instrument) -> None:
+        if self.broken:
+            raise OSError(self.broken.pop())
+        self.wanted = self.wanted + Subscription.of([new], Mode.FULL) - [old]
         self.done.append(("replace", old.token, new.token))
 
     def unsubscribe(self, gone: list[Instrument]) -> None:
@@ -117,14 +120,66 @@ def test_the_next_mornings_master_brings_new_tokens_and_takes_expired_instrument
     assert upkeep.reloads == 1
 
 
-def test_a_master_that_cannot_be_had_is_asked_for_again_and_an_expired_session_renewed() -> None:
-    master = Master(LineLost("no answer"), SessionExpired("dead"), InstrumentTable([INFY]))
+def test_a_master_that_cannot_be_had_is_asked_for_again_after_ever_longer_pauses() -> None:
+    master = Master(LineLost("no answer"), LineLost("no answer"), InstrumentTable([INFY]))
     upkeep, clock, _ = upkeep_of(master, Book(INFY))
     clock.advance(18 * 3600)
-    for _ in range(3):
+    asked = []
+    for _ in range(6):
         upkeep.round()
-    assert master.renewed == 1
+        asked.append(len(master.asked))
+    assert asked == [1, 2, 2, 3, 3, 3]
     assert upkeep.reloads == 1
+
+
+def test_a_master_that_never_takes_the_session_costs_one_login_and_some_questions_an_hour() -> None:
+    master = Master(SessionExpired("dead"))
+    upkeep, clock, _ = upkeep_of(master, Book(INFY))
+    clock.advance(18 * 3600)
+    for _ in range(180):
+        upkeep.round()
+    assert master.logins == 2
+    assert len(master.asked) <= 12
+
+
+def test_a_master_without_a_whole_exchange_ends_no_subscription() -> None:
+    bse = attrs.evolve(INFY, exchange="BSE", token="5")
+    tables = [InstrumentTable([]), InstrumentTable([bse]), InstrumentTable([INFY, bse], missing=["NFO"])]
+    master = Master(*tables, InstrumentTable([INFY, bse]))
+    book = Book(INFY, bse)
+    upkeep, clock, told = upkeep_of(master, book)
+    clock.advance(18 * 3600)
+    for _ in range(20):
+        upkeep.round()
+    assert (book.done, upkeep.reloads) == ([], 1)
+    assert told == ["master_incomplete"] * 3
+    assert [refresh for refresh, _ in master.asked] == [False, True, True, True]
+
+
+def test_a_share_that_is_not_listed_any_more_stays_subscribed_until_its_token_is_another_ones() -> None:
+    tcs = attrs.evolve(INFY, symbol="TCS", token="9")
+    book = Book(INFY, tcs)
+    upkeep, clock, told = upkeep_of(Master(InstrumentTable([INFY])), book)
+    clock.advance(18 * 3600)
+    upkeep.round()
+    assert (book.done, told, upkeep.reloads) == ([], ["instrument_unlisted"], 1)
+    taken = attrs.evolve(INFY, symbol="NEWCO", token="9")
+    book = Book(INFY, tcs)
+    upkeep, clock, told = upkeep_of(Master(InstrumentTable([INFY, taken])), book)
+    clock.advance(18 * 3600)
+    upkeep.round()
+    assert (book.done, told) == ([("unsubscribe", "NSE:TCS")], ["instrument_gone"])
+
+
+def test_a_full_disk_while_the_master_is_taken_is_tried_again() -> None:
+    book = Book(INFY)
+    book.broken.append("disk full")
+    upkeep, clock, told = upkeep_of(Master(InstrumentTable([attrs.evolve(INFY, token="777")])), book)
+    clock.advance(18 * 3600)
+    upkeep.round()
+    assert (book.done, upkeep.reloads) == ([], 0)
+    upkeep.round()
+    assert (book.done, told) == ([("replace", "408065", "777")], ["instrument_changed"])
 
 
 def test_a_silent_instrument_is_an_event_while_the_market_is_open() -> None:
@@ -143,7 +198,7 @@ def test_a_silent_instrument_is_an_event_while_the_market_is_open() -> None:
     assert told == ["instrument_silent", "instrument_back"]
 
 
-NEXT = attrs.evolve(GOLD, symbol="GOLD26DECFUT", token="100")
+NEXT = attrs.evolve(GOLD, symbol="GOLD26DECFUT", token="100", expiry=date(2026, 12, 19))
 
 
 def test_the_next_future_is_subscribed_in_the_morning_after_the_last_one_expired() -> None:

@@ -260,6 +260,7 @@ def connected(
     server: Server,
     *,
     renew: Callable[[], Stream] | None = None,
+    meaning: Callable[[Exception], Exception] = lambda error: error,
     clock: Clock | None = None,
     max_message_bytes: int = 2**20,
     talk: type[Talk] = Talk,
@@ -292,6 +293,7 @@ def connected(
         log=get_log(),
         emit=emit,
         renew=renew or (lambda: stream),
+        meaning=meaning,
         max_message_bytes=max_message_bytes,
         supervisor=Supervisor(Backoff(0.01, 0.02)),
     )
@@ -521,6 +523,40 @@ def test_a_peer_that_says_nothing_is_dead_and_one_that_only_answers_pings_is_not
         assert len(running.of("disconnected")) == 1
 
 
+def test_words_of_the_vendor_do_not_take_the_place_of_pings(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "READ_S", 0.01)
+    hello = KeepAlive(30.0, 75.0, "are you there")
+    with serving(stay) as server, connected(server, clock=Hasty(), alive=hello) as running:
+        running.wait_for("connected")
+        running.thread.join(1.2)  # twelve seconds in which the server says nothing by itself
+        assert running.of("disconnected") == []
+
+
+def test_where_the_broker_always_says_something_pongs_alone_keep_no_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "READ_S", 0.01)
+    with (
+        serving(stay) as server,
+        connected(server, clock=Hasty(), alive=KeepAlive(30.0, 10.0, pongs_prove=False)) as it,
+    ):
+        assert it.wait_for("disconnected")["reason"] == "no sign of life for 10 s"
+
+
+def test_a_change_on_a_line_that_breaks_is_not_the_callers_error() -> None:
+    more = Subscription.of([Instrument(exchange="NSE", symbol="TCS", token="2")], Mode.FULL)
+
+    class Lost(Talk):
+        def changed(self, add: Subscription, remove: Subscription) -> Sequence[str | bytes]:
+            assert running.wire._line is not None
+            running.wire._line._raw.shutdown(socket.SHUT_WR)
+            return ["x"]
+
+    with serving(stay) as server, connected(server, talk=Lost) as running:
+        running.wait_for("connected")
+        running.wire.change(more)
+        running.wait_for("connected", 2)  # which brings what is wanted
+        assert len(running.wire.wanted) == 2
+
+
 @pytest.mark.parametrize("status", [429, 503])
 def test_a_refusal_that_passes_is_waited_out(status: int, monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[float] = []
@@ -561,6 +597,25 @@ def test_an_expired_session_is_renewed_once_and_then_given_up() -> None:
         assert isinstance(running.wire.error, SessionExpired)
         assert running.wire.supervisor.state is State.FAILED
     assert len(server.requests) == 2
+
+
+def test_a_session_that_somebody_else_renewed_is_used_from_the_next_connect_on() -> None:
+    with serving(502, stay) as server, connected(server) as running:
+        fresh = Talk(server.url.replace("hush", "fresh"))
+        running.wire.newer = lambda: fresh
+        running.wait_for("connected")
+    assert "fresh" in server.requests[-1]
+
+
+def test_a_refusal_that_means_a_dead_token_here_leads_to_a_login() -> None:
+    def meaning(error: Exception) -> Exception:
+        return SessionExpired("it has ended") if isinstance(error, LineLost) else error
+
+    with serving(502, stay) as server:
+        fresh = Talk(server.url.replace("hush", "fresh"))
+        with connected(server, renew=lambda: fresh, meaning=meaning) as running:
+            running.wait_for("connected")
+    assert ["fresh" in one for one in server.requests] == [False, True]
 
 
 def test_a_session_that_ends_within_the_stream_keeps_the_data_before_it() -> None:

@@ -128,7 +128,14 @@ class ItsUrlIsGoodOnce(KiteStream):
 @in_stream("test_a_new_socket_gets_the_whole_subscription_again")
 class RemembersTheOldSocket(KiteStream):
     def opened(self, wanted: Subscription) -> Sequence[str]:
-        return self.changed(wanted, Subscription())
+        return self.changed(wanted - self._subscribed, Subscription())
+
+
+@in_stream("test_what_the_broker_has_lost_is_asked_for_once_more")
+class AsksOnlyOnce(KiteStream):
+    def changed(self, add: Subscription, remove: Subscription) -> Sequence[str]:
+        known = [one for one, mode in add.items() if self._subscribed.get(one) == mode]
+        return super().changed(add - known, remove)
 
 
 @in_stream("test_removed_instruments_leave_the_others_alone")
@@ -271,6 +278,17 @@ class SwapsBidAndAsk(KiteParser):
 class CopiesTheTokenMap(KiteParser):
     def __init__(self, instruments: TokenMap) -> None:
         super().__init__(TokenMap(dict(instruments)))
+
+
+@in_parser("test_a_token_with_a_new_number_gets_it")
+class NumbersEachTokenOnce(KiteParser):
+    def __init__(self, instruments: TokenMap) -> None:
+        super().__init__(TokenMap(dict(instruments)))
+        self.given = instruments
+
+    def __call__(self, frames: Sequence[Frame]) -> Parsed:
+        self._instruments.add({one: number for one, number in self.given.items() if one not in self._instruments})
+        return super().__call__(frames)
 
 
 @in_parser("test_a_feed_loses_nothing_over_drops")

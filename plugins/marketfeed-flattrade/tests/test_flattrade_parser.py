@@ -138,7 +138,7 @@ def test_a_value_that_is_no_number_makes_its_field_absent(parser: FlattradeParse
 def test_a_number_too_large_for_its_column_is_absent(parser: FlattradeParser, field: str, value: str) -> None:
     rows, bad = parse(parser, message("dk", **{field: value}))
     assert not bad
-    assert rows.tobytes() == parse(FlattradeParser(TOKENS), message("dk"))[0].tobytes()
+    assert rows.tobytes() == parse(FlattradeParser(TokenMap(TOKENS)), message("dk"))[0].tobytes()
 
 
 def test_zero_is_a_value(parser: FlattradeParser) -> None:
@@ -228,7 +228,7 @@ NUMBERS = (
     )
 )
 def test_no_json_makes_it_raise(messages: list[dict[str, Any]]) -> None:
-    rows, bad = parse(FlattradeParser(TOKENS), *(json.dumps(one).encode() for one in messages))
+    rows, bad = parse(FlattradeParser(TokenMap(TOKENS)), *(json.dumps(one).encode() for one in messages))
     assert rows.dtype == TICK
     assert len(rows) + len(bad) <= len(messages)
 
@@ -236,7 +236,7 @@ def test_no_json_makes_it_raise(messages: list[dict[str, Any]]) -> None:
 @settings(deadline=None)
 @given(st.lists(st.binary(max_size=60) | st.integers(0, 60).map(lambda n: message("tf", lp="1.5")[:n]), max_size=6))
 def test_no_bytes_make_it_raise(messages: list[bytes]) -> None:
-    rows, bad = parse(FlattradeParser(TOKENS), message("tk", lp="1"), *messages, message("tf", lp="2"))
+    rows, bad = parse(FlattradeParser(TokenMap(TOKENS)), message("tk", lp="1"), *messages, message("tf", lp="2"))
     assert rows["last_price"].tolist()[0] == 1
     assert rows["last_price"].tolist()[-1] == 2
     assert len(rows) + len(bad) <= len(messages) + 2

@@ -27,6 +27,7 @@ from marketfeed.dtypes import Rows
 from marketfeed.enums import Interval, Mode
 from marketfeed.errors import MarketFeedError
 from marketfeed.http import HttpSession
+from marketfeed.instruments import TokenMap
 from marketfeed.sandbox import READY_TOKEN, Sandbox, totp
 from marketfeed.sandbox.world import Options, World
 from marketfeed.tokens import MemoryTokenStore
@@ -239,7 +240,7 @@ def test_snapshots_and_deltas_merge_to_the_rows_that_were_sent(kind: str, depth:
     one = broker()
     socket = logged_in(one, kind)
     market: Any = one.world.market
-    parse = FlattradeParser({one.token(line): line for line in range(len(one.scrips))})
+    parse = FlattradeParser(TokenMap({one.token(line): line for line in range(len(one.scrips))}))
     lines = np.arange(len(one.scrips))
     moment, sizes = to_ns(START), []
     for step in range(30):
@@ -281,7 +282,7 @@ def test_a_mute_line_leaves_no_stale_fields_behind() -> None:
         box.fault("mute", seconds=0.5)
         box.fault("damage", how="cut", every=3, seconds=0.7)
         texts += [str(client.socket.recv()) for _ in range(60)]
-    parse = FlattradeParser({RELIANCE: 0})
+    parse = FlattradeParser(TokenMap({RELIANCE: 0}))
     kept = [text for text in texts if is_object(text)]
     parsed = parse([Frame(text.encode(), 1) for text in kept])
     sent = [row for frame in box.log if frame.intact for row in frame.rows][: len(parsed.rows)]
@@ -302,7 +303,7 @@ def test_every_damage_makes_the_message_a_bad_one_or_no_data() -> None:
     text = next(logged_in(one, "d").encode(one.world.market.snapshot(np.array([5])), snapshot=True)).data
     for how in one.damages:
         damaged = one.damaged(text, how)
-        parsed = FlattradeParser({RELIANCE: 0})([Frame(str(damaged).encode(), 1)])
+        parsed = FlattradeParser(TokenMap({RELIANCE: 0}))([Frame(str(damaged).encode(), 1)])
         assert len(parsed.rows) == 0, how
 
 

@@ -16,6 +16,7 @@ from official import environment, run_driver
 
 from marketfeed.clock import NS, to_ns
 from marketfeed.contract import Frame
+from marketfeed.instruments import TokenMap
 from marketfeed.sandbox import Sandbox, totp
 
 pytestmark = [pytest.mark.oracle, pytest.mark.process]
@@ -89,7 +90,7 @@ def test_what_it_merges_and_what_our_parser_reads_is_what_was_sent(session: Any)
     """The client hands the messages on; merging is a dictionary update in its own example."""
     box, seen = session
     rows = [row for frame in box.log for row in frame.rows]
-    parse = FlattradeParser({box.broker.token(line): line for line in range(len(box.instruments))})
+    parse = FlattradeParser(TokenMap({box.broker.token(line): line for line in range(len(box.instruments))}))
     merged: dict[str, dict[str, str]] = {}
     for message, made in zip(seen["messages"], rows, strict=False):
         state = merged.setdefault(f"{message['e']}|{message['tk']}", {})

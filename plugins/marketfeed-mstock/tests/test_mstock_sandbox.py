@@ -28,6 +28,7 @@ from marketfeed.contract import CandleRequest, Frame, Session
 from marketfeed.enums import Interval, Mode
 from marketfeed.errors import AuthError, MarketFeedError
 from marketfeed.http import HttpSession
+from marketfeed.instruments import TokenMap
 from marketfeed.sandbox import READY_TOKEN, Sandbox
 from marketfeed.sandbox.world import Options, World
 from marketfeed.tokens import MemoryTokenStore
@@ -255,7 +256,7 @@ LEVELS = ("bid_price", "ask_price", "bid_quantity", "ask_quantity", "bid_orders"
 @pytest.mark.parametrize("mode", list(Mode))
 def test_the_plugins_parser_reads_the_rows_that_were_sent(dialect: str, mode: Mode) -> None:
     broker, socket = subscribed(dialect, mode)
-    numbers = {one.key: line for line, one in enumerate(broker.scrips) if one.number}
+    numbers = TokenMap({one.key: line for line, one in enumerate(broker.scrips) if one.number})
     zone = ZoneCheck("ist")
     parse: Any = TypeAParser(numbers, zone) if dialect == "a" else TypeBParser(numbers, zone)
     market: Any = broker.world.market
@@ -280,7 +281,7 @@ def test_the_plugins_parser_reads_the_rows_that_were_sent(dialect: str, mode: Mo
 def test_every_damage_costs_rows_or_is_counted_as_bad(dialect: str) -> None:
     broker, socket = subscribed(dialect, Mode.FULL)
     market: Any = broker.world.market
-    numbers = {one.key: line for line, one in enumerate(broker.scrips) if one.number}
+    numbers = TokenMap({one.key: line for line, one in enumerate(broker.scrips) if one.number})
     data = next(iter(socket.encode(market.snapshot(np.array([4, 5])), snapshot=True))).data
     for how in broker.damages:
         parse: Any = TypeAParser(numbers) if dialect == "a" else TypeBParser(numbers)

@@ -155,7 +155,7 @@ def test_bare_tokens_are_understood_and_later_ones_found() -> None:
 
 
 def test_tokens_too_large_for_a_table_are_searched() -> None:
-    parser = TypeAParser({"1:2885": 0, "13:4000000000": 1})
+    parser = TypeAParser(TokenMap({"1:2885": 0, "13:4000000000": 1}))
     rows, bad = parse(
         frame(packet(8, 2885), packet(8, 4_000_000_000), packet(8, 2886), packet(8, 2**32 - 1)), parser=parser
     )
@@ -257,7 +257,8 @@ def _check(rows: Any, packets: list[Any]) -> None:
 
 def test_recorded_packets_read_as_recommended(shared: Path) -> None:
     packets = list(_packets(shared).values())
-    rows, bad = parse(*(bytes.fromhex(one["frame_hex"]) for one in packets), parser=TypeAParser({}, ZoneCheck("ist")))
+    parser = TypeAParser(TokenMap(), ZoneCheck("ist"))
+    rows, bad = parse(*(bytes.fromhex(one["frame_hex"]) for one in packets), parser=parser)
     assert not bad
     _check(rows, packets)
 
@@ -266,7 +267,7 @@ def test_recorded_frames_read_as_their_packets(shared: Path) -> None:
     packets = _packets(shared)
     good = {"count_too_big": 1, "bad_then_good": 1, "truncated_packet": 0, "unknown_length_12": 0}
     for one in json.loads((shared / "fixtures/mstock/typea_frames.json").read_text()):
-        rows, bad = parse(bytes.fromhex(one["frame_hex"]), parser=TypeAParser({}, ZoneCheck("ist")))
+        rows, bad = parse(bytes.fromhex(one["frame_hex"]), parser=TypeAParser(TokenMap(), ZoneCheck("ist")))
         if one.get("packets"):
             assert not bad
             _check(rows, [packets[name] for name in one["packets"]])

@@ -22,6 +22,7 @@ from official import environment, run_driver
 from marketfeed.clock import IST, NS
 from marketfeed.contract import Frame
 from marketfeed.enums import Kind
+from marketfeed.instruments import TokenMap
 from marketfeed.sandbox import Sandbox, totp
 
 pytestmark = [pytest.mark.oracle, pytest.mark.process]
@@ -101,7 +102,7 @@ def test_it_decodes_every_tick_that_was_sent_in_order(session: Any) -> None:
 
 def test_our_parser_reads_the_messages_as_the_sdk_does(session: Any) -> None:
     box, seen, dialect = session
-    numbers = {box.broker.token(line): line for line in range(len(box.instruments))}
+    numbers = TokenMap({box.broker.token(line): line for line in range(len(box.instruments))})
     kind: Any = TypeAParser if dialect == "a" else TypeBParser
     parse = kind(numbers, ZoneCheck("ist"))
     for text, ticks in zip(seen["frames"], seen["decoded"], strict=True):

@@ -107,3 +107,6 @@ class Vendor:
     candle_days: Mapping[Interval, int] = attrs.field(factory=dict)
     """Most days that one historical request may span, per interval; an absent interval is not offered."""
     rate_limits: tuple[RateLimit, ...] = ()
+    dead_token_statuses: frozenset[int] = frozenset()
+    """Beside 401 and 403: with what the stream's upgrade is refused, among other things, when the token is dead. Read
+    so once the session's ``expires_ns`` is past."""

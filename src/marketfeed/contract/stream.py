@@ -81,13 +81,16 @@ class Handshake:
 class KeepAlive:
     """What proves that the line lives.
 
-    Every ``period_s`` the core sends ``text``, or a protocol ping when it is None. When neither
-    bytes nor pong came for ``dead_after_s``, the line is lost.
+    Every ``period_s`` the core sends ``text``, if there is one, and a protocol ping; after 2 s without a byte it
+    pings every 2 s. When neither bytes nor pong came for ``dead_after_s``, in market hours for 5 s, the line is lost.
     """
 
     period_s: float = 5.0
     dead_after_s: float = 15.0
     text: str | None = None
+    pongs_prove: bool = True
+    """False where the broker always sends something by itself: a line with nothing but pongs for
+    ``dead_after_s`` is lost, too."""
 
 
 class Send(NamedTuple):
@@ -128,7 +131,8 @@ class Stream(Protocol):
         """The socket is open: what to send first. All state of an earlier socket is void."""
 
     def changed(self, add: Subscription, remove: Subscription) -> Sequence[str | bytes]:
-        """Messages for a change at run time; an instrument in ``add`` may be known in another mode."""
+        """Messages for a change at run time. An instrument in ``add`` may be known in another mode; one that is known
+        in the same mode is asked for once more, for the broker may have lost it."""
 
     def received(self, data: str | bytes) -> Step:
         """Called on the reader thread for each message: a prefix test for data, no parsing.

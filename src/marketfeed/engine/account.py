@@ -95,9 +95,10 @@ class Account:
         call: Callable[[Session], Answer],
         *,
         tries: int | None = None,
+        renew: bool = True,
         again: tuple[type[Exception], ...] = (RateLimited,),
     ) -> Answer:
-        """What ``call`` gives for a session. One that died leads to one new login.
+        """What ``call`` gives for a session. One that died leads to one new login, if ``renew``.
 
         After the errors of ``again`` it waits, at least as long as the broker asks for, and calls once more, ``tries``
         times in all (None: as long as it takes) or until ``closed`` is set; then the error is the caller's.
@@ -107,7 +108,7 @@ class Account:
             try:
                 return call(session)
             except SessionExpired:  # such as a token of the store that died overnight
-                if renewed:
+                if renewed or not renew:
                     raise
                 session, renewed = self.renew(session), True
             except again as error:
@@ -116,16 +117,17 @@ class Account:
                     raise
                 self.log.warning("asking the broker again", error=str(error), seconds=round(wait_s, 3))
 
-    def instruments(self, *, refresh: bool = False) -> InstrumentTable:
+    def instruments(self, *, refresh: bool = False, renew: bool = True) -> InstrumentTable:
         """The instrument master of today, from the cache or the broker; waits where a rate limit asks for it,
         as a start has nothing better to do.
 
-        ``refresh`` asks the broker in any case.
+        ``refresh`` asks the broker in any case; without ``renew`` a dead session is the caller's ``SessionExpired``.
         """
         return self.ask(
             lambda session: load_instruments(
                 self.plugin, self.settings, session, self.http, self.clock, self.cache_folder, refresh=refresh
-            )
+            ),
+            renew=renew,
         )
 
     def stream(self, session: Session) -> Stream:

@@ -32,6 +32,7 @@ class Line:
         self._socket = opened
         self._raw = opened.sock
         self._reader = FrameReader(max_message_bytes)
+        self._given_up = False
         opened.settimeout(READ_S)
 
     def receive(self) -> tuple[Sequence[Message], int]:
@@ -41,6 +42,8 @@ class Line:
         """
         if self._reader.broken is not None:  # what came before it was given by the call before
             raise self._reader.broken
+        if self._given_up:
+            raise LineLost("a message could not be sent whole")
         try:
             chunk = self._raw.recv(_CHUNK_BYTES)
         except (TimeoutError, ssl.SSLWantReadError):
@@ -86,6 +89,11 @@ class Line:
         if not isinstance(self._raw, ssl.SSLSocket):
             with contextlib.suppress(OSError):  # it is closing already
                 self._raw.shutdown(socket.SHUT_RD)
+
+    def give_up(self) -> None:
+        """A message did not leave whole: the next :meth:`receive`, or the one that waits, raises ``LineLost``."""
+        self._given_up = True
+        self.wake()
 
     def close(self, *, goodbye: bool) -> None:
         """Let the socket go, after a close frame if wished; does not wait for the other side's."""

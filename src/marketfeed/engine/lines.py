@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterable, Mapping
-from functools import partial
 from typing import Any
 
 import attrs
@@ -17,7 +16,7 @@ from marketfeed.engine.inbox import Inbox
 from marketfeed.engine.logs import Log
 from marketfeed.engine.wire import LineListener, Nobody, Wire
 from marketfeed.enums import Mode
-from marketfeed.errors import MarketFeedError
+from marketfeed.errors import LineLost, MarketFeedError, SessionExpired
 from marketfeed.instruments import Instrument, TokenMap
 
 __all__ = ["LineLimits", "Lines", "spread"]
@@ -90,12 +89,11 @@ class Lines:
         with self._lock:
             asked = Subscription.of(instruments, mode)
             fresh = asked - self.wanted
-            room = self.limits.per_connection * self.limits.connections - len(self.wanted)
-            if len(fresh) > room:
-                raise _too_many(len(self.wanted) + len(fresh), self.limits)
+            self._check_room(len(fresh))
             self._name(fresh)
-            for wire in self.wires:
-                known = Subscription({one: asked[one] for one in wire.wanted if one in asked})
+            for wire in (one for one in self.wires if one.error is None):
+                moved = [one for one, mode in wire.wanted.items() if asked.get(one, mode) != mode]
+                known = Subscription({one: asked[one] for one in moved})
                 free = self.limits.per_connection - len(wire.wanted)
                 added = Subscription(dict(list(fresh.items())[:free]))
                 fresh = fresh - added
@@ -127,6 +125,13 @@ class Lines:
                         wire.change(Subscription.of([new], wire.wanted[old]), [old])
                     self.listener.subscribed(wire.number, wire.wanted)
 
+    def _check_room(self, fresh: int) -> None:
+        """A connection that was given up keeps what it had and takes nothing more."""
+        size, free = self.limits.per_connection, self.limits.connections - len(self.wires)
+        room = free * size + sum(size - len(wire.wanted) for wire in self.wires if wire.error is None)
+        if fresh > room:
+            raise _too_many(len(self.wanted) + fresh, self.limits)
+
     def stop(self) -> None:
         """Ask all wires to end; returns at once."""
         for wire in list(self.wires):
@@ -138,16 +143,18 @@ class Lines:
         self.tokens.add({one.token: number for one, number in zip(known, self.register(known), strict=True)})
 
     def _open(self, part: Subscription) -> None:
-        session = self.account.session()
+        login = _Login(self.account, self.clock, self.account.session())
         wire = Wire(
             number=len(self.wires),
-            stream=self.account.stream(session),
+            stream=login.stream(),
             wanted=part,
             inbox=self.inbox,
             clock=self.clock,
             log=self.log,
             emit=self.emit,
-            renew=partial(_renew, self.account, [session]),
+            renew=login.renew,
+            newer=login.newer,
+            meaning=login.meaning,
             proxy=self.account.settings.proxy,
             calendar=self.calendar,
             listener=self.listener,
@@ -157,7 +164,36 @@ class Lines:
         self.run(wire)
 
 
-def _renew(account: Account, used: list[Session]) -> Stream:
-    """What a wire calls when its session died: each wire remembers the session that it used."""
-    used[0] = account.renew(used[0])
-    return account.stream(used[0])
+@attrs.define
+class _Login:
+    """The session that a wire uses: each remembers its own, so that all share one login when it dies."""
+
+    account: Account
+    clock: Clock
+    used: Session
+
+    def stream(self) -> Stream:
+        return self.account.stream(self.used)
+
+    def renew(self) -> Stream:
+        """A stream of a session that is not the one used so far."""
+        self.used = self.account.renew(self.used)
+        return self.stream()
+
+    def newer(self) -> Stream | None:
+        """A stream of the account's session, when it is another one than before."""
+        session = self.account.session()
+        if session is self.used:
+            return None
+        self.used = session
+        return self.stream()
+
+    def meaning(self, lost: Exception) -> Exception:
+        """Some brokers refuse a dead token with a status that means much else; past its end it means this."""
+        if not isinstance(lost, LineLost) or lost.http_status is None:
+            return lost
+        if lost.http_status not in self.account.plugin.info.dead_token_statuses:
+            return lost
+        end_ns = self.used.expires_ns
+        ended = end_ns is not None and self.clock.wall_ns() >= end_ns
+        return SessionExpired(f"{lost}; the token has ended") if ended else lost

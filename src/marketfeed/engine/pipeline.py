@@ -213,7 +213,12 @@ class Pipeline:
         )
         self.gaps.begin(parts, calendar)
         self._keep_books()
-        self.lines.start(wanted)
+        with self._lock:
+            self._running_wires += 1  # until all are started, none of them is the last one
+        try:
+            self.lines.start(wanted)
+        finally:
+            self._wire_ended()
         upkeep = Upkeep(
             account, self.lines, self.latest, calendar, self.clock, self.log, self.events.put, self._stopping, again
         )
@@ -268,11 +273,16 @@ class Pipeline:
         except Exception as error:  # a bug; never end in silence
             wire.error = error
             self.log.error("connection thread broke", connection=wire.number, error=repr(error))
+        self._wire_ended()
+
+    def _wire_ended(self) -> None:
+        """Without the last connection the feed cannot go on; one of several leaves the others alone."""
         with self._lock:
             self._running_wires -= 1
             last = self._running_wires == 0
-        if last and wire.error is not None:
-            self.fail(wire.error)
+        errors = [wire.error for wire in self.wires if wire.error is not None]
+        if last and errors and len(errors) == len(self.wires):
+            self.fail(errors[-1])
 
     def _thread(self, name: str, target: Callable[[], None]) -> None:
         thread = threading.Thread(

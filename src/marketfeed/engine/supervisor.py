@@ -86,6 +86,11 @@ class Market(NamedTuple):
     opens_in_s: float = 0.0
     """How long until it opens; 0 while it is open."""
 
+    @property
+    def is_far(self) -> bool:
+        """It is closed, and not for a moment: nobody needs the line."""
+        return self.open_for_s is None and self.opens_in_s > _LONG_CLOSED_S
+
 
 OPEN = Market(float("inf"))
 """A market that never closes."""
@@ -233,7 +238,7 @@ class Supervisor:
                 self._enter(State.QUIET, f"no ticks for {silence_s:.0f} s")
             case Verdict.DEAD:
                 self._enter(State.MUTE, "no sign of life")
-                return Close(LineLost(f"no sign of life for {DEAD_S:.0f} s or more"))
+                return Close(LineLost(f"no sign of life for {self.watchdog.signless_s(now_s):.0f} s"))
             case Verdict.UNSURE:
                 return self._ask_again(now_s, silence_s)
             case Verdict.MUTE:
@@ -299,7 +304,7 @@ class Supervisor:
         return min(_LONGEST_TAKEOVER_S, error.wait_s * 2.0 ** min(self._takeovers - 1, 20))
 
     def _retry(self, at_least_s: float, market: Market, why: str) -> Next:
-        if market.open_for_s is None and market.opens_in_s > _LONG_CLOSED_S:
+        if market.is_far:
             self.backoff.reset()
             return self._to(State.CLOSED_FOR_DAY, Wait(market.opens_in_s - _EARLY_S), why)
         return self._to(State.BACKING_OFF, Wait(max(at_least_s, self.backoff.next_s())), why)

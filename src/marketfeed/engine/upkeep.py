@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import attrs
@@ -17,14 +17,16 @@ from marketfeed.engine.account import Account
 from marketfeed.engine.latest import Latest
 from marketfeed.engine.lines import Lines
 from marketfeed.engine.logs import Log
-from marketfeed.errors import MarketFeedError, SessionExpired
+from marketfeed.errors import MarketFeedError
 from marketfeed.identity import partner
-from marketfeed.instruments import InstrumentTable
+from marketfeed.instruments import Instrument, InstrumentTable
 from marketfeed.masters import master_day
 
 __all__ = ["SilenceWatch", "Upkeep"]
 
 _ROUND_S = 60.0
+_LONGEST_PAUSE = 30
+"""Rounds between two tries to get the day's master."""
 _USUAL_ROUNDS = 10
 """An instrument that ticked in each of so many minutes is expected in the next one."""
 _MOST_TOLD = 20
@@ -82,6 +84,12 @@ class Upkeep:
     """Instrument masters loaded since the start."""
     _silence: SilenceWatch = attrs.field(factory=SilenceWatch)
     _day: Any = None
+    _tries: int = 0
+    """How often the present day's master was asked for in vain."""
+    _pause: int = 0
+    """Rounds to let pass before it is asked for again."""
+    _renewed: bool = False
+    """One of these tries led to a new session."""
 
     def run(self) -> None:
         """The thread's loop."""
@@ -103,38 +111,63 @@ class Upkeep:
             self._silence.pause(self.latest.newest)
 
     def _reload(self) -> bool:
-        """Take the day's master; False to try again in the next round."""
-        try:
-            table = self.account.instruments()
-        except SessionExpired:  # the night ended it; one new login, and the next round has the master
-            try:
-                self.account.renew(self.account.session())
-            except MarketFeedError as error:
-                self.log.error("no session for the day's instruments", error=str(error))
+        """Take the day's master; False to try again, after ever longer pauses."""
+        if self._pause:
+            self._pause -= 1
             return False
-        except MarketFeedError as error:
+        refresh, self._tries = self._tries > 0, self._tries + 1
+        self._pause = min(2 ** (self._tries - 1), _LONGEST_PAUSE) - 1
+        logins = self.account.logins
+        try:
+            table = self.account.instruments(refresh=refresh, renew=not self._renewed)
+            kept = [old for old in self.lines.wanted if not self._follow(old, table)]
+            self._select_again(table)
+        except (MarketFeedError, OSError) as error:
             self.log.warning("the day's instruments cannot be loaded; trying again", error=str(error))
             return False
-        self.reloads += 1
-        for old in self.lines.wanted:
-            new = table.get(old.key) or partner(old, table)[0]
-            if new is None:
+        finally:
+            self._renewed |= self.account.logins != logins  # a new session that does no better is no reason for another
+        return self._believe(table, kept)
+
+    def _follow(self, old: Instrument, table: InstrumentTable) -> bool:
+        """Take what an instrument is today; False if the master has nothing of one that should be there."""
+        new = table.get(old.key) or partner(old, table)[0]
+        if new is None:
+            expired = old.expiry is not None and old.expiry < master_day(self.clock.wall_ns())
+            if expired or table.by_token(old.token) is not None:  # else its token is somebody else's
                 self.lines.unsubscribe([old])
                 self.emit("instrument_gone", None, {"instrument": old.key, "token": old.token})
-            elif new.key != old.key:
-                self.lines.replace(old, new)
-                self.emit("instrument_renamed", None, {"instrument": old.key, "now": new.key})
-            elif new != old:
-                self.lines.replace(old, new)
-                self.emit("instrument_changed", None, {"instrument": old.key, "was": old.token, "now": new.token})
-        self._select_again(table)
+                return True
+            return False
+        if new.key != old.key:
+            self.lines.replace(old, new)
+            self.emit("instrument_renamed", None, {"instrument": old.key, "now": new.key})
+        elif new != old:
+            self.lines.replace(old, new)
+            self.emit("instrument_changed", None, {"instrument": old.key, "was": old.token, "now": new.token})
+        return True
+
+    def _believe(self, table: InstrumentTable, kept: Sequence[Instrument]) -> bool:
+        """Whether the master is all there is today. What it should have and has not stays subscribed: a file that
+        is missing for an hour must not end a feed, and a share that is really gone costs nothing."""
+        listed = {one.exchange for one in table} if kept else set()
+        missing = [*table.missing, *sorted({one.exchange for one in kept} - listed)]
+        if missing:
+            self.log.error("the day's instruments are not complete; trying again", missing=missing, kept=len(kept))
+            self.emit("master_incomplete", None, {"missing": missing, "kept": len(kept)})
+            return False
+        for one in kept:
+            self.log.warning("the day's instruments lack one that stays subscribed", instrument=one.key)
+            self.emit("instrument_unlisted", None, {"instrument": one.key, "token": one.token})
+        self.reloads += 1
+        self._tries, self._pause, self._renewed = 0, 0, False
         self.log.info("the day's instruments are loaded", instruments=len(table))
         return True
 
     def _select_again(self, table: InstrumentTable) -> None:
         """Subscribe what the moving selections mean today; what they meant before goes when it is no longer listed."""
+        fresh = self.again(table) - self.lines.wanted
         try:
-            fresh = self.again(table) - self.lines.wanted
             for mode, instruments in fresh.by_mode().items():
                 self.lines.subscribe(instruments, mode)
         except MarketFeedError as error:

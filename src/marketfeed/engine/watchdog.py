@@ -4,6 +4,9 @@ Two things prove that a line lives. A *sign* is any byte, pongs and heartbeats i
 a line without one for :data:`DEAD_S` is dead. *Data* are ticks: how long they may stay away depends on
 how they came so far.
 
+Where a broker always sends something by itself, pongs alone prove nothing (``pongs_prove``): they keep a line for
+``dead_after_s``, no longer.
+
 * The line was busy (over the last minute no second without a tick): :data:`DEAD_S`.
 * Otherwise ten times the largest gap of the last ten minutes of market hours, at least :data:`DEAD_S`.
 * With fewer than :data:`FEW` arrivals nothing is known of it. Asking again costs nothing, so after
@@ -51,7 +54,10 @@ class Watchdog:
 
     dead_after_s: float = 15.0
     """How long a line may give no sign outside market hours."""
+    pongs_prove: bool = True
     _sign_s: float = 0.0
+    _byte_s: float = 0.0
+    """The last sign that was more than a pong."""
     _data_s: float | None = None
     _opened_s: float = 0.0
     _lived_s: float = 0.0
@@ -67,7 +73,7 @@ class Watchdog:
 
     def opened(self, now_s: float) -> None:
         """A new socket is open."""
-        self._opened_s = self._sign_s = now_s
+        self._opened_s = self._sign_s = self._byte_s = now_s
         self._data_s = None
 
     def closed(self, now_s: float) -> None:
@@ -75,13 +81,15 @@ class Watchdog:
         self._lived_s += max(0.0, now_s - self._opened_s)
         self._opened_s = now_s
 
-    def sign(self, now_s: float) -> None:
-        """Something came."""
+    def sign(self, now_s: float, *, pong: bool = False) -> None:
+        """Something came; ``pong`` where it was nothing but the answer to a ping."""
         self._sign_s = now_s
+        if not pong:
+            self._byte_s = now_s
 
     def data(self, now_s: float) -> None:
         """Ticks came."""
-        self._sign_s = now_s
+        self.sign(now_s)
         if self._data_s is not None:
             gap_s = now_s - max(self._data_s, self._session_s)  # the night is no gap between ticks
             if gap_s >= 0:
@@ -140,8 +148,7 @@ class Watchdog:
         if in_session and not self._in_session:
             self._session_lived_s = self._life(now_s)
         self._in_session = in_session
-        silent_s = now_s - self._sign_s
-        if silent_s >= (DEAD_S if in_session else self.dead_after_s):
+        if self._is_dead(now_s, in_session=in_session):
             return Verdict.DEAD
         silence_s = self.silence_s(now_s, session_age_s)
         if silence_s < DEAD_S:
@@ -151,3 +158,12 @@ class Watchdog:
         if silence_s >= self.limit_s(now_s):
             return Verdict.MUTE
         return Verdict.UNSURE if self._arrivals < FEW and silence_s >= UNKNOWN_S else Verdict.QUIET
+
+    def _is_dead(self, now_s: float, *, in_session: bool) -> bool:
+        if now_s - self._sign_s >= (DEAD_S if in_session else self.dead_after_s):
+            return True
+        return not self.pongs_prove and now_s - self._byte_s >= self.dead_after_s
+
+    def signless_s(self, now_s: float) -> float:
+        """Seconds without a sign that proves something."""
+        return now_s - (self._sign_s if self.pongs_prove else self._byte_s)

@@ -103,6 +103,10 @@ class Wire:
     """Called as ``emit(kind, connection, data)``."""
     renew: Callable[[], Stream]
     """Logs in again and gives a stream of the new session."""
+    newer: Callable[[], Stream | None] = lambda: None
+    """Asked before each connect: a stream of the session that somebody else has obtained meanwhile, if so."""
+    meaning: Callable[[Exception], Exception] = lambda error: error
+    """What the loss of a line means at this broker, while somebody needs the line."""
     proxy: str | None = None
     calendar: MarketCalendar = ALWAYS
     listener: LineListener = attrs.field(factory=Nobody)
@@ -155,7 +159,14 @@ class Wire:
         with self._subscribing:
             self.wanted = self.wanted + add - gone
             if self._line is not None:
-                self._line.send(self.stream.changed(add, gone))
+                self._say(self._line, self.stream.changed(add, gone))
+
+    def _say(self, line: Line, messages: Sequence[str | bytes]) -> None:
+        try:
+            line.send(messages)
+        except LineLost as error:  # no matter for the caller: the next connect brings what is wanted
+            self.log.warning("a change was not sent, the line is broken", connection=self.number, error=str(error))
+            line.give_up()
 
     def rename(self, old: Instrument, new: Instrument) -> None:
         """The same token under a new entry of the master: nothing to tell the broker."""
@@ -195,6 +206,7 @@ class Wire:
         lost: Exception = LineLost("stopped")
         was_open = False
         try:
+            self.stream = self.newer() or self.stream
             handshake = self.stream.handshake()
             line = open_line(handshake, proxy=self.proxy, max_message_bytes=self.max_message_bytes)
             try:
@@ -207,7 +219,7 @@ class Wire:
                     self._line = None
                 line.close(goodbye=self._stopping.is_set())
         except Exception as error:  # one that the policy does not know, such as a vendor's bug, ends the wire
-            lost = error
+            lost = error if self._market().is_far else self.meaning(error)
         if self._stopping.is_set():
             return self._tell(StopAsked())
         if was_open:
@@ -237,21 +249,24 @@ class Wire:
     def _converse(self, line: Line) -> None:
         keepalive = self.stream.keepalive() or _DEFAULT_KEEPALIVE
         watchdog = self.supervisor.watchdog
-        watchdog.dead_after_s = keepalive.dead_after_s
-        heard = kept = checked = self.clock.monotonic()
+        watchdog.dead_after_s, watchdog.pongs_prove = keepalive.dead_after_s, keepalive.pongs_prove
+        heard = kept = pinged = checked = self.clock.monotonic()
         while not self._stopping.is_set():
             messages, size = line.receive()
             now = self.clock.monotonic()
             if size:
                 heard = now
-                watchdog.sign(now)
+                watchdog.sign(now, pong=len(messages) == 1 and messages[0][0] == ws.PONG)
                 self._take(line, messages, size, now)
             if now - checked >= _CHECK_S:
                 checked = now
                 self._check(line, now)
-                if now - kept >= (keepalive.period_s if keepalive.text or now - heard < _PING_IDLE_S else _PING_IDLE_S):
+                if keepalive.text is not None and now - kept >= keepalive.period_s:
                     kept = now
-                    self._keep_alive(line, keepalive)
+                    line.send([keepalive.text])
+                if now - pinged >= (keepalive.period_s if now - heard < _PING_IDLE_S else _PING_IDLE_S):
+                    pinged = now
+                    line.ping()
 
     def _check(self, line: Line, now_s: float) -> None:
         # The moment of the last read: time spent waiting for a full inbox is no silence of the broker's.
@@ -271,12 +286,6 @@ class Wire:
         if opens_ns <= now_ns:
             return Market((now_ns - opens_ns) / NS)
         return Market(None, (opens_ns - now_ns) / NS)
-
-    @staticmethod
-    def _keep_alive(line: Line, keepalive: KeepAlive) -> None:
-        if keepalive.text is not None:
-            line.send([keepalive.text])
-        line.ping()
 
     # --- messages -------------------------------------------------------------------------------
 

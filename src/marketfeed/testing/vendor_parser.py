@@ -170,6 +170,14 @@ class ParserChecks(VendorCase):
             tokens.add({bench.instruments[1].token: 7})
             assert parsed(parser, talk.frames(bench.rows([0, 1]))).rows["instrument"].tolist() == [0, 7]
 
+    def test_a_token_with_a_new_number_gets_it(self) -> None:
+        with self.bench() as bench:
+            tokens = bench.token_map(bench.instruments[:2])
+            parser = (talk := self._lined(bench, self.modes[-1])).parser(tokens)
+            parsed(parser, talk.frames(bench.rows([0, 1])))
+            tokens.add({bench.instruments[0].token: 7})  # the day's master has another entry for it
+            assert parsed(parser, talk.frames(bench.rows([0, 1]))).rows["instrument"].tolist() == [7, 1]
+
     def test_rows_are_private_and_writeable(self) -> None:
         with self.bench() as bench:
             parser = (talk := self._lined(bench, self.modes[-1])).parser()

@@ -183,6 +183,15 @@ class StreamChecks(VendorCase):
             talk.say([*first, *second])  # only now does the broker hear, and answer
             self._wanted(talk, wanted - [bench.instruments[0]] + more)
 
+    def test_what_the_broker_has_lost_is_asked_for_once_more(self) -> None:
+        with self.bench() as bench:
+            wanted = self._mixed(bench)
+            talk = bench.opened(wanted)
+            assert talk.connection is not None
+            talk.connection.modes[:] = 0
+            talk.change(add=wanted)  # as the core does with a line that brings nothing
+            self._wanted(talk, wanted)
+
     def test_a_change_of_nothing_says_nothing(self) -> None:
         with self.bench() as bench:
             talk = bench.opened(bench.subscription(self.modes[-1], 4))

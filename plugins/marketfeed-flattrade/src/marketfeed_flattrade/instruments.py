@@ -41,9 +41,10 @@ def master_url(settings: FlattradeSettings, name: str) -> str:
 
 def fetch_instruments(settings: FlattradeSettings, http: Http) -> InstrumentTable:
     """The masters of the settings in one table. A file that is missing or empty on a day is left out with a
-    warning (seen by third parties); raises the last error if there is none at all."""
+    warning (seen by third parties) and named in ``missing``; raises the last error if there is none at all."""
     found: dict[Instrument, None] = {}
     problem: VendorError | None = None
+    missing = []
     for name in settings.masters:
         try:
             reply = http.get(master_url(settings, name))
@@ -53,9 +54,10 @@ def fetch_instruments(settings: FlattradeSettings, http: Http) -> InstrumentTabl
         except VendorError as error:
             _log.warning("left out a scrip master: %s", error)
             problem = error
+            missing.append(name)
     if problem and not found:
         raise problem
-    return InstrumentTable(found)
+    return InstrumentTable(found, missing=missing)
 
 
 def read_master(text: str, name: str = "") -> list[Instrument]:

@@ -10,6 +10,7 @@ import numpy as np
 from marketfeed.contract import BadPacket, Frame, Parsed
 from marketfeed.dtypes import TICK
 from marketfeed.enums import Mode
+from marketfeed.instruments import TokenMap
 from marketfeed_flattrade.merge import ScripState
 from marketfeed_flattrade.messages import UNREADABLE, read, read_leniently
 
@@ -35,8 +36,9 @@ class FlattradeParser:
     ``tokens`` maps ``NSE|22`` to instrument numbers.
     """
 
-    def __init__(self, tokens: Mapping[str, int]) -> None:
+    def __init__(self, tokens: TokenMap) -> None:
         self._tokens = tokens
+        self._known = tokens.present
         self._states: dict[Family, dict[str, ScripState]] = {"touchline": {}, "depth": {}}
 
     def state(self, family: Family, key: str) -> ScripState | None:
@@ -45,6 +47,8 @@ class FlattradeParser:
 
     def __call__(self, frames: Sequence[Frame]) -> Parsed:
         """A row per ``tk``, ``tf``, ``dk``, ``df``; nothing for control messages; the rest is bad."""
+        if self._known is not self._tokens.present:
+            self._number_again()
         rows = bytearray()
         bad: list[BadPacket] = []
         for number, (data, received_ns, _) in enumerate(frames):
@@ -79,20 +83,20 @@ class FlattradeParser:
         family, snapshot = entry
         key = f"{exchange}|{token}"
         state = self._states[family].get(key)
-        if state is None or state.instrument < 0:
-            state = self._scrip(family, key)
+        if state is None:
+            state = self._states[family][key] = ScripState(_MODES[family], self._known.get(key, -1))
         state.apply(message, snapshot)
         if missing:
             state.forget(missing)
         rows += state.row(received_ns)
         return ""
 
-    def _scrip(self, family: Family, key: str) -> ScripState:
-        """The state of a scrip that is new, or was not subscribed when its first message came."""
-        number = self._tokens.get(key, -1)
-        state = self._states[family].setdefault(key, ScripState(_MODES[family], number))
-        state.instrument = number
-        return state
+    def _number_again(self) -> None:
+        """Instruments were added, or the master has a new entry for a token."""
+        self._known = self._tokens.present
+        for family in self._states.values():
+            for key, state in family.items():
+                state.instrument = self._known.get(key, -1)
 
 
 def is_market_data(kind: Any) -> bool:

@@ -46,7 +46,7 @@ class FlattradeSettings(VendorSettings):
     heartbeat_s: float = attrs.field(default=30.0, validator=attrs.validators.gt(0))
     """Seconds between text heartbeats (manual)"""
     dead_after_s: float = attrs.field(default=75.0, validator=attrs.validators.gt(0))
-    """Seconds without bytes or pong after which the line counts as lost"""
+    """Seconds without bytes or pong after which the line counts as lost outside market hours (inside: 5)"""
     login_within_s: float = attrs.field(default=10.0, validator=attrs.validators.gt(0))
     """Seconds in which the broker must acknowledge the login on the socket; else the attempt failed (guess)"""
     takeover_wait_s: float = attrs.field(default=60.0, validator=attrs.validators.gt(0))

@@ -55,8 +55,8 @@ class FlattradeStream:
             return []
         gone = {one: before[one] for one in remove if one in before}
         moved = {one: before[one] for one, mode in add.items() if _depth(before.get(one, mode)) != _depth(mode)}
-        new = {one: mode for one, mode in add.items() if one not in before or one in moved}
-        return [*self._messages(_UNSUBSCRIBE, {**gone, **moved}), *self._messages(_SUBSCRIBE, new)]
+        asked = {one: mode for one, mode in add.items() if one in moved or before.get(one, mode) == mode}
+        return [*self._messages(_UNSUBSCRIBE, {**gone, **moved}), *self._messages(_SUBSCRIBE, asked)]
 
     def received(self, data: str | bytes) -> Step:
         if data.startswith(_DATA_TEXT) if isinstance(data, str) else data.startswith(_DATA_BYTES):

@@ -27,7 +27,7 @@ _USER_AGENT: Final = "marketfeed-kite"
 # lives: a silent server that still answers pings must not pass for a live one. Hence pings are rare and
 # the limit is short. The official Go SDK gives up after 5 s; 10 s lets TCP repeat a lost segment five
 # times (0.2 + 0.4 + ... + 3.2 s) before we throw away a connection that was about to go on.
-_KEEPALIVE: Final = KeepAlive(period_s=30.0, dead_after_s=10.0)
+_KEEPALIVE: Final = KeepAlive(period_s=30.0, dead_after_s=10.0, pongs_prove=False)
 
 _EVENTS: Final = {"order": "order_update", "error": "broker_error", "message": "broker_message"}
 
@@ -38,7 +38,7 @@ class KiteStream:
     def __init__(self, settings: KiteSettings, session: Session) -> None:
         self._settings = settings
         self._session = session
-        self._subscribed: set[Instrument] = set()
+        self._subscribed: dict[Instrument, Mode] = {}
 
     def handshake(self) -> Handshake:
         """The token goes into the URL, encoded: the official SDK sends it raw, which breaks ``+``, ``/`` and ``=``."""
@@ -54,22 +54,23 @@ class KiteStream:
         A new subscription is in quote mode until the mode message is read, so the two stand next
         to each other and the wrong packets in between are few.
         """
-        self._subscribed = set()
+        self._subscribed = {}
         return self.changed(wanted, Subscription())
 
     def changed(self, add: Subscription, remove: Subscription) -> Sequence[str]:
         """An instrument that only changes its mode is not subscribed again: that would set it to quote first."""
         gone = [one for one in remove if one not in add]
-        self._subscribed.difference_update(gone)
+        for one in gone:
+            self._subscribed.pop(one, None)
         messages = [_message("unsubscribe", tokens) for tokens in _chunks(gone)]
         for mode, instruments in add.by_mode().items():
             messages += self._add(mode, instruments)
         return messages
 
     def _add(self, mode: Mode, instruments: Sequence[Instrument]) -> list[str]:
-        new = [one for one in instruments if one not in self._subscribed]
-        known = [one for one in instruments if one in self._subscribed]
-        self._subscribed.update(new)
+        known = [one for one in instruments if self._subscribed.get(one, mode) != mode]
+        new = [one for one in instruments if self._subscribed.get(one, mode) == mode]
+        self._subscribed.update(dict.fromkeys(instruments, mode))
         subscribed = ((_message("subscribe", tokens), _message("mode", [mode.word, tokens])) for tokens in _chunks(new))
         return [*chain.from_iterable(subscribed), *(_message("mode", [mode.word, tokens]) for tokens in _chunks(known))]
 

@@ -27,6 +27,7 @@ def marketfeed_vendor() -> Vendor:
         settings=MstockSettings,
         instruments_per_connection=1000,  # guess: nothing found documents a limit
         candle_days=CANDLE_DAYS,
+        dead_token_statuses=frozenset({502}),  # third parties; also off hours, so only past the token's end
         rate_limits=tuple(  # official documentation
             RateLimit(f"/openapi/type{dialect}/instruments/{call}", calls, per_s)
             for dialect in "ab"

@@ -35,7 +35,7 @@ def authenticate(
     the terminal, if there is one. Raises ``AuthError`` that says what is missing or was refused.
     """
     clock = clock or Clock()
-    account = settings.client_code or "default"
+    account = settings.account
     if settings.access_token:
         return Session(vendor=_VENDOR, account=account, access_token=settings.access_token)
     kept = tokens.load(_VENDOR, account)
@@ -80,7 +80,7 @@ class _Login:
         names = ("refreshToken", "feedToken", "refresh_token", "enctoken")
         return Session(
             vendor=_VENDOR,
-            account=settings.client_code or "default",
+            account=settings.account,
             access_token=token,
             expires_ns=session_end_ns(clock.wall_ns()),
             extra={name: str(data[name]) for name in names if data.get(name)},

@@ -46,7 +46,7 @@ class MstockSettings(VendorSettings):
     ping_period_s: float = attrs.field(default=20.0, validator=attrs.validators.gt(0))
     """Seconds between protocol pings (a third party's choice; the SDKs send none)"""
     dead_after_s: float = attrs.field(default=45.0, validator=attrs.validators.gt(0))
-    """Seconds without bytes or pong after which the line counts as lost"""
+    """Seconds without bytes or pong after which the line counts as lost outside market hours (inside: 5)"""
     indices: tuple[str, ...] = (
         "NSE:NIFTY 50=26000",
         "NSE:NIFTY BANK=26009",
@@ -59,5 +59,5 @@ class MstockSettings(VendorSettings):
 
     @property
     def account(self) -> str:
-        """Under which name a session is kept."""
-        return self.client_code or "default"
+        """Under which name a session is kept; a token of one dialect is not taken by the other."""
+        return f"{self.client_code or 'default'}{' (type a)' if self.dialect == 'a' else ''}"

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from marketfeed.contract import BadPacket, Frame, Parsed
 from marketfeed.dtypes import TICK, TICK_BLOCKS, Flag, Rows, empty_ticks
 from marketfeed.enums import Mode
+from marketfeed.instruments import TokenMap
 from marketfeed_mstock.times import ZoneCheck
 from marketfeed_mstock.type_b import CURRENCY
 
@@ -118,11 +119,11 @@ class TypeAParser:
     a number that two instruments share cannot be told apart, so its ticks get no instrument (-1).
     """
 
-    def __init__(self, tokens: Mapping[str, int], zone: ZoneCheck | None = None, currency_divisor: float = 1e7) -> None:
+    def __init__(self, tokens: TokenMap, zone: ZoneCheck | None = None, currency_divisor: float = 1e7) -> None:
         self.zone = zone or ZoneCheck()
         self._tokens = tokens
         self._currency_divisor = currency_divisor
-        self._indexed = -1
+        self._indexed: Mapping[str, int] | None = None
         self._numbers = _Lookup({})
         self._divisors: _Lookup | None = None
         """None while all prices are divided by 100"""
@@ -138,7 +139,7 @@ class TypeAParser:
                 group[0].append(packets)
                 group[1].append(places)
                 stamps += [frame.received_ns] * len(places)
-        if self._indexed != len(self._tokens):  # the map only ever grows
+        if self._indexed is not self._tokens.present:
             self._index()
         alone = len(groups) == 1
         rows = _LAYOUTS[next(iter(groups))].rows(len(stamps)) if alone else empty_ticks(len(stamps))
@@ -185,9 +186,9 @@ class TypeAParser:
                 rows["flags"][at] |= np.where(raw > 0, np.uint32(bit), np.uint32(0))
 
     def _index(self) -> None:
-        self._indexed = len(self._tokens)
+        self._indexed = self._tokens.present
         found: dict[int, tuple[int, float]] = {}
-        for token, number in self._tokens.items():
+        for token, number in self._indexed.items():
             exchange, _, bare = token.rpartition(":")
             if bare.isdecimal():
                 divisor = self._currency_divisor if exchange == str(CURRENCY) else 100.0

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from marketfeed.contract import BadPacket, Frame, Parsed
 from marketfeed.dtypes import TICK_BLOCKS, Flag, Rows, empty_ticks
 from marketfeed.enums import Mode
+from marketfeed.instruments import TokenMap
 from marketfeed_mstock.times import MAX_RAW_S, ZoneCheck
 
 __all__ = ["CURRENCY", "LAYOUTS", "TypeBParser", "header_of"]
@@ -95,11 +96,11 @@ class TypeBParser:
     ``tokens`` maps ``<exchange type>:<token>``, such as ``1:2885``, to instrument numbers.
     """
 
-    def __init__(self, tokens: Mapping[str, int], zone: ZoneCheck | None = None, currency_divisor: float = 1e7) -> None:
+    def __init__(self, tokens: TokenMap, zone: ZoneCheck | None = None, currency_divisor: float = 1e7) -> None:
         self.zone = zone or ZoneCheck()
         self._tokens = tokens
         self._index: dict[bytes, int] = {}
-        self._indexed = 0
+        self._indexed: Mapping[str, int] | None = None
         self._divisor = np.full(256, 100.0)
         self._divisor[CURRENCY] = currency_divisor
 
@@ -110,8 +111,9 @@ class TypeBParser:
         rows = empty_ticks(len(origins))
         if not origins:
             return Parsed(rows, bad)
-        if self._indexed != len(self._tokens):  # the map only ever grows
-            self._indexed, self._index = len(self._tokens), _index(self._tokens)
+        if self._indexed is not self._tokens.present:
+            self._indexed = self._tokens.present
+            self._index = _index(self._indexed)
         rows["received_ns"] = [frames[frame].received_ns for frame, _ in origins]
         reasons: dict[int, str] = {}
         for size, group in groups.items():
