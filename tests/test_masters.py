@@ -28,6 +28,7 @@ class Shop:
 
     def __init__(self) -> None:
         self.asked = 0
+        self.table = InstrumentTable([INFY, CALL])
 
     @hookimpl
     def marketfeed_vendor(self) -> Vendor:
@@ -36,7 +37,7 @@ class Shop:
     @hookimpl
     def marketfeed_instruments(self, session: Session | None) -> InstrumentTable:
         self.asked += 1
-        return InstrumentTable([INFY, CALL])
+        return self.table
 
 
 class Desk:
@@ -132,3 +133,12 @@ def test_a_folder_that_cannot_be_written_costs_a_warning(desk: Desk, caplog: pyt
     with caplog.at_level(logging.WARNING):
         assert list(desk.load()) == [INFY, CALL]
     assert "cannot keep the instruments" in caplog.text
+
+
+def test_a_master_that_is_not_whole_is_used_and_not_kept(desk: Desk) -> None:
+    for table in (InstrumentTable([]), InstrumentTable([INFY], missing=["NFO"])):
+        desk.shop.table = table
+        assert list(desk.load()) == list(table)
+    desk.shop.table = InstrumentTable([INFY, CALL])
+    assert list(desk.load()) == list(desk.load()) == [INFY, CALL]
+    assert desk.shop.asked == 3

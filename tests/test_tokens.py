@@ -5,20 +5,28 @@ from __future__ import annotations
 import logging
 import os
 import stat
+import threading
+import time
 from pathlib import Path
 
 import pytest
 
 from marketfeed.contract import Session
-from marketfeed.tokens import FileTokenStore, MemoryTokenStore, TokenKeeper, state_dir
+from marketfeed.tokens import FileTokenStore, LenientTokenStore, MemoryTokenStore, TokenKeeper, state_dir
 
 SESSION = Session(vendor="kite", account="AB1234", access_token="t0ken", expires_ns=7, extra={"feed": "f"})
 posix = pytest.mark.skipif(os.name != "posix", reason="Windows keeps rights elsewhere")
 
 
-@pytest.fixture(params=["file", "memory"])
+@pytest.fixture(params=["file", "memory", "lenient", "lenient without a folder"])
 def store(request: pytest.FixtureRequest, tmp_path: Path) -> TokenKeeper:
-    return FileTokenStore(tmp_path) if request.param == "file" else MemoryTokenStore()
+    (tmp_path / "file").touch()
+    return {
+        "file": lambda: FileTokenStore(tmp_path),
+        "memory": MemoryTokenStore,
+        "lenient": lambda: LenientTokenStore(FileTokenStore(tmp_path)),
+        "lenient without a folder": lambda: LenientTokenStore(FileTokenStore(tmp_path / "file")),
+    }[request.param]()
 
 
 def test_a_session_is_kept_per_vendor_and_account(store: TokenKeeper) -> None:
@@ -136,3 +144,40 @@ def test_the_state_folder_can_be_chosen(tmp_path: Path, monkeypatch: pytest.Monk
 
 def test_a_session_does_not_show_its_token() -> None:
     assert "t0ken" not in repr(SESSION)
+
+
+def test_one_login_at_a_time(store: TokenKeeper) -> None:
+    inside: list[int] = []
+    most: list[int] = []
+
+    def log_in() -> None:
+        with store.alone("kite", "AB1234"):
+            inside.append(1)
+            most.append(len(inside))
+            time.sleep(0.01)
+            inside.pop()
+
+    threads = [threading.Thread(target=log_in) for _ in range(5)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(20)
+    assert len(most) == 5
+    # Where nothing can be written there is nothing to lock, either; the session goes on all the same.
+    assert max(most) == 1 or isinstance(store, LenientTokenStore)
+
+
+def test_a_dead_session_that_cannot_be_removed_is_not_used_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    files = FileTokenStore(tmp_path)
+    files.save(SESSION)
+    store = LenientTokenStore(files)
+
+    def refuse(self: Path, missing_ok: bool = False) -> None:
+        raise OSError(30, "Read-only file system")
+
+    monkeypatch.setattr(Path, "unlink", refuse)
+    store.forget("kite", "AB1234")
+    assert files.load("kite", "AB1234") == SESSION
+    assert store.load("kite", "AB1234") is None

@@ -18,7 +18,7 @@ from marketfeed.errors import ConfigError, Problem
 from marketfeed.http import HttpSession
 from marketfeed.instruments import Instrument, InstrumentTable
 from marketfeed.plugins import Plugins
-from marketfeed.tokens import FileTokenStore, TokenKeeper
+from marketfeed.tokens import FileTokenStore, LenientTokenStore, TokenKeeper
 
 __all__ = ["BrokerClient", "Wanted", "vendor_config"]
 
@@ -39,7 +39,7 @@ class BrokerClient:
         self._account = Account(
             vendor.plugin,
             vendor.settings,
-            tokens or FileTokenStore(),
+            LenientTokenStore(tokens or FileTokenStore()),
             self._http,
             self._clock,
             get_log(vendor=vendor.name),

@@ -32,7 +32,7 @@ from marketfeed.gaps import Gap
 from marketfeed.instruments import Instrument, InstrumentTable, TokenMap
 from marketfeed.plugins import Plugins
 from marketfeed.selection import is_moving
-from marketfeed.tokens import FileTokenStore, TokenKeeper
+from marketfeed.tokens import FileTokenStore, LenientTokenStore, TokenKeeper
 
 __all__ = ["Feed"]
 
@@ -145,7 +145,7 @@ class Feed:
         """Once-a-day work: 1 succeeded, 0 not run, -1 failed."""
         self.api_calls = ApiCalls()
         self.http = self._parts.http(self.api_calls)
-        self.account = self._parts.account(self.http, tokens or FileTokenStore(), self.api_calls)
+        self.account = self._parts.account(self.http, LenientTokenStore(tokens or FileTokenStore()), self.api_calls)
         self._plans = self._parts.plans()
 
     # --- life -----------------------------------------------------------------------------------

@@ -302,7 +302,8 @@ class Monitor:
 
     def _health(self) -> dict[str, Any]:
         feeds = [feed.status() for feed in self._feeds if feed.started]
-        return {"ready": bool(feeds) and all(one["ready"] for one in feeds), "feeds": feeds}
+        waiting = [feed.name for feed in self._feeds if not feed.started]
+        return {"ready": not waiting and all(one["ready"] for one in feeds), "feeds": feeds, "not_started": waiting}
 
     @staticmethod
     def _json(status: int, body: Any) -> tuple[int, str, bytes]:

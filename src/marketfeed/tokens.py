@@ -12,7 +12,10 @@ import logging
 import os
 import re
 import stat
-from collections.abc import Callable
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -21,11 +24,12 @@ import attrs
 from marketfeed.contract import Session
 from marketfeed.contract import TokenStore as TokenStore
 
-__all__ = ["STATE_DIR", "FileTokenStore", "MemoryTokenStore", "TokenKeeper", "state_dir"]
+__all__ = ["STATE_DIR", "FileTokenStore", "LenientTokenStore", "MemoryTokenStore", "TokenKeeper", "state_dir"]
 
 STATE_DIR = "MARKETFEED_STATE_DIR"
 """Environment variable: the folder for what outlives a process, instead of the user's state folder."""
 _POSIX = os.name == "posix"
+_PATIENCE_S = 120.0
 _MOST_FAILURES = 200  # lines kept of one account's failed logins
 _log = logging.getLogger(__name__)
 
@@ -41,6 +45,10 @@ class TokenKeeper(TokenStore, Protocol):
 
     def forgive(self, vendor: str, account: str) -> None:
         """Forget the failed logins of an account."""
+
+    def alone(self, vendor: str, account: str) -> AbstractContextManager[None]:
+        """While it is held, nobody else who uses the store logs in to the account: a second login may end the
+        first one's session, and a one-time password works once."""
 
 
 def state_dir() -> Path:
@@ -58,6 +66,7 @@ class MemoryTokenStore:
     def __init__(self) -> None:
         self._sessions: dict[tuple[str, str], Session] = {}
         self._failures: dict[tuple[str, str], list[int]] = {}
+        self._lock = threading.Lock()
 
     def load(self, vendor: str, account: str) -> Session | None:
         return self._sessions.get((vendor, account))
@@ -76,6 +85,11 @@ class MemoryTokenStore:
 
     def forgive(self, vendor: str, account: str) -> None:
         self._failures.pop((vendor, account), None)
+
+    @contextmanager
+    def alone(self, vendor: str, account: str) -> Iterator[None]:
+        with self._lock:
+            yield
 
 
 class FileTokenStore:
@@ -130,6 +144,24 @@ class FileTokenStore:
     def forgive(self, vendor: str, account: str) -> None:
         self._file(vendor, account, "failures").unlink(missing_ok=True)
 
+    @contextmanager
+    def alone(self, vendor: str, account: str) -> Iterator[None]:
+        """A lock on a file, among the threads and processes of this machine; after two minutes it lets go on in any
+        case. Where the folder cannot be written, or the system has no such locks, nothing is locked."""
+        handle = None
+        try:
+            self._make_folder()
+            handle = os.open(self._file(vendor, account, "lock"), os.O_RDWR | os.O_CREAT, 0o600)
+        except OSError as error:
+            _log.warning("logins of %s are not kept apart: %s", vendor, error.strerror)
+        try:
+            if handle is not None:
+                _lock(handle, _PATIENCE_S)
+            yield
+        finally:
+            if handle is not None:
+                os.close(handle)
+
     def _failures(self, vendor: str, account: str) -> list[int]:
         text = _read_private(self._file(vendor, account, "failures")) or ""
         return [int(line) for line in text.splitlines() if line.isdecimal()]
@@ -157,6 +189,77 @@ class FileTokenStore:
         except BaseException:
             fresh.unlink(missing_ok=True)
             raise
+
+
+class LenientTokenStore:
+    """A token store for a feed: what cannot be written lasts as long as the process, with a warning.
+
+    A full disk or a folder that is read-only must not cost a session that the broker has given.
+    """
+
+    def __init__(self, store: TokenKeeper) -> None:
+        self._store = store
+        self._mine = MemoryTokenStore()
+        self._dead: set[str] = set()
+        """Access tokens that could not be removed."""
+
+    def load(self, vendor: str, account: str) -> Session | None:
+        found = self._mine.load(vendor, account) or self._store.load(vendor, account)
+        return None if found is None or found.access_token in self._dead else found
+
+    def save(self, session: Session) -> None:
+        try:
+            self._store.save(session)
+        except OSError as error:
+            _warn("the session cannot be kept, the next start needs a new login", error)
+            self._mine.save(session)
+
+    def forget(self, vendor: str, account: str) -> None:
+        found = self.load(vendor, account)
+        self._mine.forget(vendor, account)
+        try:
+            self._store.forget(vendor, account)
+        except OSError as error:
+            _warn("a dead session cannot be removed", error)
+            self._dead |= set() if found is None else {found.access_token}
+
+    def count_failure(self, vendor: str, account: str, at_ns: int) -> None:
+        try:
+            self._store.count_failure(vendor, account, at_ns)
+        except OSError as error:
+            _warn("a refused login cannot be noted", error)
+            self._mine.count_failure(vendor, account, at_ns)
+
+    def failures_since(self, vendor: str, account: str, since_ns: int) -> int:
+        return sum(one.failures_since(vendor, account, since_ns) for one in (self._mine, self._store))
+
+    def forgive(self, vendor: str, account: str) -> None:
+        self._mine.forgive(vendor, account)
+        try:
+            self._store.forgive(vendor, account)
+        except OSError as error:
+            _warn("refused logins cannot be forgiven", error)
+
+    def alone(self, vendor: str, account: str) -> AbstractContextManager[None]:
+        return self._store.alone(vendor, account)
+
+
+def _warn(what: str, error: OSError) -> None:
+    _log.warning("%s: %s", what, error.strerror)
+
+
+def _lock(handle: int, patience_s: float) -> None:
+    try:
+        import fcntl
+    except ImportError:  # Windows
+        return
+    end, held = time.monotonic() + patience_s, False
+    while not held and time.monotonic() < end:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            held = True
+        except OSError:
+            time.sleep(0.02)
 
 
 def _read_private(file: Path) -> str | None:

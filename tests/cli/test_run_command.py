@@ -8,10 +8,17 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 import requests
+from waiting import until
+
+if TYPE_CHECKING:
+    from marketfeed.sandbox import Sandbox
 
 pytestmark = pytest.mark.process
 
@@ -127,47 +134,82 @@ def test_refused_credentials_are_exit_code_3_without_a_loop_or_a_secret(tmp_path
     assert "Traceback" not in result.stderr
 
 
-def test_a_feed_that_cannot_go_on_leaves_the_others_alone(tmp_path: Path) -> None:
+@contextmanager
+def good_and_bad(folder: Path, instruments: str = "NSE:*") -> Iterator[Sandbox]:
+    """A file of two feeds, each with a broker of its own; gives the bad one's. ``instruments`` are its own."""
     from marketfeed.sandbox import Sandbox
 
     options = {"instruments": 4, "ticks_per_second": 100.0}
     with Sandbox("kite", **options) as good, Sandbox("kite", **options) as bad:
-        config = '[feeds.{0}]\nvendor = "{0}"\ninstruments = ["NSE:*"]\ncalendar = "always"\nsinks = ["{0}"]\n'
+        config = '[feeds.{0}]\nvendor = "{0}"\ninstruments = ["{1}"]\ncalendar = "always"\nsinks = ["{0}"]\n'
         config += (
             '[sinks.{0}]\ntype = "jsonl"\npath = "{0}.jsonl"\nflush_every_s = 0.05\n[vendors.{0}]\ntype = "kite"\n'
         )
         text = '[metrics]\nport = 0\n[journal]\nfolder = "journal"\n'
-        for name, box in (("good", good), ("bad", bad)):
-            text += config.format(name)
+        for name, box in (("bad", bad), ("good", good)):
+            text += config.format(name, instruments if name == "bad" else "NSE:*")
             kept = {key: value for key, value in box.settings().items() if key != "api_secret"}  # nobody logs in anew
             text += "".join(f"{key} = {json.dumps(value)}\n" for key, value in kept.items())
-        (tmp_path / "feed.toml").write_text(text)
-        child = subprocess.Popen(
-            [sys.executable, "-m", "marketfeed", "run", "feed.toml"], cwd=tmp_path, stderr=subprocess.PIPE, text=True
-        )
-        assert child.stderr is not None
-        while not (tmp_path / "bad.jsonl").exists():
-            time.sleep(0.05)
+        (folder / "feed.toml").write_text(text)
+        yield bad
+
+
+def begin(folder: Path) -> subprocess.Popen[str]:
+    command = [sys.executable, "-m", "marketfeed", "run", "feed.toml"]
+    return subprocess.Popen(command, cwd=folder, stderr=subprocess.PIPE, text=True)
+
+
+def read_until(child: subprocess.Popen[str], words: str) -> str:
+    """What the command said, up to the line with these words."""
+    assert child.stderr is not None
+    said = ""
+    while words not in said:
+        line = child.stderr.readline()
+        assert line, said
+        said += line
+    return said
+
+
+def test_a_feed_that_cannot_go_on_leaves_the_others_alone(tmp_path: Path) -> None:
+    with good_and_bad(tmp_path) as bad:
+        child = begin(tmp_path)
+        until((tmp_path / "bad.jsonl").exists)
         bad.fault("expire", cut=True)
-        said = ""
-        while "the others go on" not in said:
-            line = child.stderr.readline()
-            assert line, said
-            said += line
+        said = read_until(child, "the others go on")
         address = said.partition("metrics on ")[2].split()[0]
         before = (tmp_path / "good.jsonl").stat().st_size
-        while (tmp_path / "good.jsonl").stat().st_size == before:
-            time.sleep(0.05)
+        until(lambda: (tmp_path / "good.jsonl").stat().st_size > before)
         assert 'feed="good"' in requests.get(address, timeout=10).text
         ready, health = (requests.get(address.replace("metrics", page), timeout=10) for page in ("ready", "health"))
         child.send_signal(signal.SIGINT)
         said += child.communicate(timeout=20)[1]
     assert ready.status_code == 503
-    assert [one["error"] is None for one in health.json()["feeds"]] == [True, False]
+    assert [one["error"] is None for one in health.json()["feeds"]] == [False, True]
     assert child.returncode not in (0, 130), said
     assert "feed bad has ended" in said
     assert said.count("every row is accounted for") == 2
     assert "Traceback" not in said
+
+
+def test_a_feed_that_cannot_start_leaves_the_others_alone(tmp_path: Path) -> None:
+    with good_and_bad(tmp_path, "NSE:NOSUCH"):
+        child = begin(tmp_path)
+        said = read_until(child, "cannot start, the others go on")
+        address = said.partition("metrics on ")[2].split()[0]
+        until((tmp_path / "good.jsonl").exists)
+        ready, health = (requests.get(address.replace("metrics", page), timeout=10) for page in ("ready", "health"))
+        child.send_signal(signal.SIGINT)
+        said += child.communicate(timeout=20)[1]
+        assert (ready.status_code, health.json()["not_started"]) == (503, ["bad"])
+        assert child.returncode == 2, said
+        assert "feed bad cannot start" in said
+        assert "Traceback" not in said
+        # Nothing was journaled for it, so there is nothing to drain; the other one's rows are delivered.
+        done = subprocess.run(
+            [sys.executable, "-m", "marketfeed", "run", "feed.toml", "--drain"],
+            cwd=tmp_path, capture_output=True, text=True, timeout=60, check=False,
+        )  # fmt: skip
+        assert done.returncode == 0, done.stderr
 
 
 def test_help_reads_well() -> None:

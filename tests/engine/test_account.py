@@ -10,7 +10,7 @@ import pytest
 
 from marketfeed.clock import ManualClock, to_ns
 from marketfeed.contract import Session, VendorSettings
-from marketfeed.engine.account import MOST_REFUSALS, Account
+from marketfeed.engine.account import MOST_LOGINS, MOST_REFUSALS, Account
 from marketfeed.engine.logs import get_log
 from marketfeed.errors import AuthError, LineLost, RateLimited, SessionExpired
 from marketfeed.tokens import FileTokenStore
@@ -150,3 +150,52 @@ def test_a_call_is_tried_as_often_as_said(tmp_path: Path, clock: ManualClock) ->
     with pytest.raises(LineLost):
         account.ask(call)
     assert len(asked) == 5, "a lost line is tried again only where that is wished"
+
+
+class OneTime(Broker):
+    """A broker whose new session ends the one before, with a plugin that looks into the store first, as all do."""
+
+    def __init__(self) -> None:
+        super().__init__(right=True)
+        self.together = threading.Barrier(2)
+
+    def authenticate(self, settings: VendorSettings, tokens: Any, http: Any, clock: Any) -> Session:
+        kept: Session | None = tokens.load("toy", "default")
+        if kept is None:
+            kept = super().authenticate(settings, tokens, http, clock)
+            tokens.save(kept)
+        return kept
+
+
+def test_two_feeds_that_lost_one_session_together_share_one_login(tmp_path: Path, clock: ManualClock) -> None:
+    broker = OneTime()
+    accounts = [account_on(broker, tmp_path, clock) for _ in range(2)]
+    dead = accounts[0].session()
+    assert accounts[1].session() == dead
+    found: list[str] = []
+
+    def lose(account: Account) -> None:
+        used = account.session()
+        broker.together.wait(10)
+        found.append(account.renew(used).access_token)
+
+    threads = [threading.Thread(target=lose, args=(account,)) for account in accounts]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(20)
+    assert (found, broker.asked) == (["token-2", "token-2"], 2)
+
+
+def test_sessions_that_end_at_once_are_no_storm_of_logins(tmp_path: Path, clock: ManualClock) -> None:
+    broker = Broker(right=True)
+    account = account_on(broker, tmp_path, clock)
+    session = account.session()
+    for _ in range(MOST_LOGINS - 1):
+        clock.advance(30)
+        session = account.renew(session)
+    with pytest.raises(RateLimited, match="who else logs in") as caught:
+        account.renew(session)
+    assert (broker.asked, caught.value.retry_after_s) == (MOST_LOGINS, 3600 - 30 * (MOST_LOGINS - 1))
+    clock.advance(caught.value.retry_after_s)
+    assert account.renew(session) is not session

@@ -9,6 +9,7 @@ from typing import Any
 
 import attrs
 import pytest
+from waiting import until
 
 from marketfeed.batches import CandleBatch, TickBatch
 from marketfeed.clock import Clock
@@ -21,7 +22,7 @@ from marketfeed.engine.lines import LineLimits
 from marketfeed.engine.logs import get_log
 from marketfeed.engine.pipeline import Pipeline, SinkPlan
 from marketfeed.enums import Mode
-from marketfeed.errors import LineLost, MarketFeedError
+from marketfeed.errors import LineLost, MarketFeedError, RequestRejected
 from marketfeed.instruments import Instrument, TokenMap
 from marketfeed.journal import Journal
 
@@ -159,6 +160,37 @@ def test_a_wire_that_hangs_in_its_handshake_does_not_hold_up_the_stop(make: Make
     pipeline._join("wire-", pipeline.clock.monotonic() + 5)
     assert pipeline.stuck_threads == []
     assert pipeline.wires[0].counts.connects == 0
+
+
+class Refusing(SlowHandshake):
+    """An account whose broker refuses the first connections for good; the others wait."""
+
+    def __init__(self, refused: int) -> None:
+        super().__init__()
+        self.left = refused
+
+    def handshake(self) -> Any:
+        if self.left:
+            self.left -= 1
+            raise RequestRejected("not for you")
+        return super().handshake()
+
+
+def test_the_feed_goes_on_without_one_of_its_connections_but_not_without_all(make: Make) -> None:
+    for refused, goes_on in ((1, True), (2, False)):
+        pipeline = make()
+        more = Instrument(exchange="NSE", symbol="TCS", token="2")
+        account: Any = Refusing(refused)
+        wanted = Subscription.of([*pipeline.journal.instruments, more], Mode.FULL)
+        pipeline.connect(account, wanted, TokenMap({}), LineLimits(2, 1))
+        until(lambda: sum(wire.error is not None for wire in pipeline.wires) == refused)  # noqa: B023 - called here
+        if goes_on:
+            assert account.asked.wait(5)
+            assert (pipeline.error, pipeline.finished.is_set(), pipeline.ready) == (None, False, False)
+        else:
+            assert pipeline.finished.wait(5)
+            assert "not for you" in str(pipeline.error)
+        account.go.set()
 
 
 def test_frames_that_a_full_inbox_held_up_are_parsed_before_the_end(make: Make) -> None:

@@ -11,6 +11,8 @@ import click
 from marketfeed.cli._output import warn
 
 if TYPE_CHECKING:
+    from contextlib import AbstractContextManager
+
     from marketfeed.config import VendorConfig
     from marketfeed.contract import LoginPage, Session
     from marketfeed.tokens import TokenKeeper
@@ -204,3 +206,6 @@ class _NewSession:
 
     def forgive(self, vendor: str, account: str) -> None:
         self._tokens.forgive(vendor, account)
+
+    def alone(self, vendor: str, account: str) -> AbstractContextManager[None]:
+        return self._tokens.alone(vendor, account)

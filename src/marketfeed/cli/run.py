@@ -42,7 +42,7 @@ def command(
 
     Ticks go to the journal and from there to every sink. A second Ctrl-C does not wait for sinks.
 
-    Of several feeds, one that cannot go on does not end the others; the exit code tells of it in the end.
+    Of several feeds, one that cannot start or go on does not end the others; the exit code tells of it in the end.
     """
     from marketfeed import config as configuration
     from marketfeed.engine import logs
@@ -98,16 +98,40 @@ def _run(
             monitor = Monitor(feeds, config.metrics.host, config.metrics.port)
             stack.callback(monitor.close)
             click.echo(f"metrics on http://{config.metrics.host}:{monitor.port}/metrics", err=True)
+        refused: list[Exception] = []
         try:
-            for feed in feeds:
-                feed.start()
+            running = _start(feeds, refused)
             started.set()
             gc.freeze()  # what is here now stays: collections need not look at it again
-            _wait(feeds, stopping, duration, max_ticks)
+            _wait(running, stopping, duration, max_ticks)
         finally:
             started.set()
             _stop(feeds)
-        return next((feed.error for feed in feeds if feed.error is not None), None) or _failed_sinks(feeds)
+        return next(iter([*refused, *_failures(running)]), None) or _failed_sinks(running)
+
+
+def _start(feeds: list[Any], refused: list[Exception]) -> list[Any]:
+    """Those that could be started, errors of the others in ``refused``. Raises the last one if none could."""
+    from marketfeed.errors import MarketFeedError
+
+    running = []
+    for feed in feeds:
+        try:
+            running.append(feed.start())
+        except MarketFeedError as error:
+            if len(refused) == len(feeds) - 1:
+                raise
+            refused.append(error)
+            click.echo(f"feed {feed.name} cannot start, the others go on: {error}", err=True)
+    return running
+
+
+def _failures(feeds: list[Any]) -> Iterator[Exception]:
+    """Why feeds ended, or ran without some of their connections."""
+    for feed in feeds:
+        if feed.error is not None:
+            yield feed.error
+        yield from (wire.error for wire in feed.pipeline.wires if wire.error is not None)
 
 
 def _tell_elsewhere(config: Any) -> None:
@@ -147,12 +171,19 @@ def _drain(feeds: list[Any]) -> Exception | None:
     """Deliver what is left; an error when some of it stays, for a script has to see that."""
     from marketfeed.errors import MarketFeedError
 
-    left = []
+    left, refused = [], list[Exception]()
     for feed in feeds:
-        summary = feed.drain()
+        try:
+            summary = feed.drain()
+        except MarketFeedError as error:
+            click.echo(f"feed {feed.name} cannot be drained: {error}", err=True)
+            refused.append(error)
+            continue
         _say(summary)
         left += [f"{sink.name} ({sink.left:,} rows)" for sink in summary.sinks if sink.left and not sink.elsewhere]
-    return MarketFeedError(f"not everything could be delivered; left over: {', '.join(left)}") if left else None
+    if left:
+        return MarketFeedError(f"not everything could be delivered; left over: {', '.join(left)}")
+    return refused[0] if refused else None
 
 
 def _wait(feeds: list[Any], stopping: threading.Event, duration: float | None, max_ticks: int | None) -> None:
@@ -167,11 +198,19 @@ def _wait(feeds: list[Any], stopping: threading.Event, duration: float | None, m
             if not running:
                 return
             click.echo(f"feed {feed.name} has ended, the others go on: {feed.error}", err=True)
-            feed.stop()  # its sinks take what is there
+            _end(feed)
         if max_ticks is not None:
             ticks = sum(feed.pipeline.journal_rows() for feed in feeds)
             if ticks >= max_ticks:
                 return
+
+
+def _end(feed: Any) -> None:
+    """Stop one while others run: its sinks take what is there."""
+    try:
+        feed.stop()
+    except Exception as error:  # such as a journal that cannot be closed; told, and no reason to end the others
+        click.echo(f"feed {feed.name} did not stop cleanly: {error}", err=True)
 
 
 @contextmanager

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import threading
+from collections import deque
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TypeVar
 
@@ -21,10 +23,12 @@ from marketfeed.tokens import TokenKeeper
 
 Answer = TypeVar("Answer")
 
-__all__ = ["MOST_REFUSALS", "Account"]
+__all__ = ["MOST_LOGINS", "MOST_REFUSALS", "Account"]
 
 MOST_REFUSALS = 10
-_REFUSALS_NS = 3600 * NS
+MOST_LOGINS = 10
+"""New sessions within an hour; more are needed only when something, such as another program, ends them at once."""
+_HOUR_NS = 3600 * NS
 
 
 @attrs.define
@@ -45,12 +49,17 @@ class Account:
     """Set when nobody wants answers any more: nothing waits for a rate limit from then on."""
     logins: int = 0
     _session: Session | None = None
+    _made_ns: deque[int] = attrs.field(factory=lambda: deque(maxlen=MOST_LOGINS))
+    """When the broker gave the last sessions."""
     _lock: threading.Lock = attrs.field(factory=threading.Lock)
 
     def session(self) -> Session:
         """The session in use; logs in the first time. Raises ``AuthError`` or what the broker says."""
         with self._lock:
-            return self._session or self._login()
+            if self._session is None:
+                with self._alone():
+                    self._login()
+            return self._known()
 
     def secrets(self) -> set[str]:
         """Values of the session in use that must not be kept or shown."""
@@ -58,21 +67,44 @@ class Account:
         return set() if session is None else {session.access_token, *session.extra.values()}
 
     def renew(self, dead: Session) -> Session:
-        """A session that is not ``dead``. Connections that lost the same one share one login."""
+        """A session that is not ``dead``. Whoever lost the same one, feeds of other processes included, shares one
+        login. Raises ``RateLimited`` after :data:`MOST_LOGINS` within an hour."""
         with self._lock:
             if self._session is not None and self._session is not dead:
                 return self._session
-            kept = self.tokens.load(dead.vendor, dead.account)
-            if kept is None or kept.access_token == dead.access_token:  # else somebody has logged in meanwhile
-                self.tokens.forget(dead.vendor, dead.account)
-            return self._login()
+            with self._alone():
+                self._replace(dead)
+            return self._known()
 
-    def _login(self) -> Session:
+    def _alone(self) -> AbstractContextManager[None]:
+        return self.tokens.alone(self.plugin.info.name, self.settings.account)
+
+    def _known(self) -> Session:
+        assert self._session is not None
+        return self._session
+
+    def _replace(self, dead: Session) -> None:
+        kept = self.tokens.load(dead.vendor, dead.account)
+        if kept is None or kept.access_token == dead.access_token:  # else somebody has logged in meanwhile
+            self._check_pace()
+            self.tokens.forget(dead.vendor, dead.account)
+        self._login()
+
+    def _check_pace(self) -> None:
+        now_ns = self.clock.wall_ns()
+        if len(self._made_ns) == MOST_LOGINS and self._made_ns[0] > now_ns - _HOUR_NS:
+            raise RateLimited(
+                f"{self.plugin.info.name} ended {MOST_LOGINS} sessions of this account within an hour; "
+                "find out who else logs in to it",
+                (self._made_ns[0] + _HOUR_NS - now_ns) / NS,
+            )
+
+    def _login(self) -> None:
         """Obtain a session. Refused logins are counted in the token store, over restarts of the process,
         and after :data:`MOST_REFUSALS` of them within an hour the broker is left alone."""
         vendor, account = self.plugin.info.name, self.settings.account
         now_ns = self.clock.wall_ns()
-        refused = self.tokens.failures_since(vendor, account, now_ns - _REFUSALS_NS)
+        refused = self.tokens.failures_since(vendor, account, now_ns - _HOUR_NS)
         if refused >= MOST_REFUSALS:
             raise AuthError(
                 f"{vendor} refused {refused} logins of this account within an hour; "
@@ -85,10 +117,11 @@ class Account:
             if self.calls() != calls:  # the broker was asked; a missing setting costs no attempt
                 self.tokens.count_failure(vendor, account, now_ns)
             raise
+        if self.calls() != calls:
+            self._made_ns.append(now_ns)
         self.tokens.forgive(vendor, account)
         self.logins += 1
         self.log.info("session ready", account=self._session.account)
-        return self._session
 
     def ask(
         self,
