@@ -16,6 +16,7 @@ from marketfeed_kafka.sink import KafkaSink
 from servers.servers import KafkaServer
 from waiting import until
 
+from marketfeed.batches import TickBatch
 from marketfeed.cli import main
 from marketfeed.clock import Clock
 from marketfeed.contract import Sink
@@ -23,7 +24,7 @@ from marketfeed.engine.deadletters import DeadLetters
 from marketfeed.engine.delivery import Delivery, DeliveryState
 from marketfeed.engine.logs import get_log
 from marketfeed.instruments import Instrument
-from marketfeed.journal import Journal
+from marketfeed.journal import Journal, ticks_folder
 from marketfeed.sinks.jsonl import JsonlSink
 
 pytestmark = pytest.mark.servers
@@ -119,6 +120,57 @@ def test_refused_ticks_come_back_from_their_topic_into_the_store(
     letter = json.loads(listed)
     assert (letter["kind"], letter["reason"], letter["source"]) == ("refused", "MessageTooLarge", "kafka")
     assert letter["first_row"] == 4
+
+
+def test_a_replay_that_kafka_refuses_again_says_so_and_one_that_it_takes_reaches_the_consumer(
+    feed_toml: Callable[..., Path], topic: Callable[..., str], ticks: Any, kafka: KafkaServer, tmp_path: Path
+) -> None:
+    name, dead = topic(), topic()
+    options = {"topic": name, "dead_letter_topic": dead, "max_message_bytes": 4000}
+    with Journal.create(ticks_folder(tmp_path / "journal", "main"), feed="main") as journal:
+        journal.instruments.register([SHORT, LONG])
+        rows = ticks(5, 0, (SHORT,)).rows.copy()
+        rows["instrument"] = [0, 0, 0, 0, 1]
+        journal.append(rows.copy())
+        out = KafkaSink(servers=kafka.bootstrap, **options)
+        out.open()
+        out.write(TickBatch(rows, journal.origin, 0))
+        out.flush()
+        out.close()
+    letters = tmp_path / "letters.jsonl"
+    for words in (("--kafka", dead, "--dump", letters), ("import", letters)):
+        done = marketfeed("deadletters", *words, "--config", feed_toml(**options))
+        assert done.exit_code == 0, done.output
+    for limit, result in ((4000, "still-bad"), (900_000, "replayed"), (900_000, "done-before")):
+        file = feed_toml(**{**options, "max_message_bytes": limit})
+        done = marketfeed("deadletters", "replay", "--config", file)
+        assert [json.loads(line)["result"] for line in done.stdout.splitlines()] == [result], done.output
+    options = {"auto_offset_reset": "earliest", "consumer_timeout_ms": 3000}
+    found = list(example(0)["ticks"](name, kafka.bootstrap, **options))
+    assert [int(dict(one.headers)["seq"]) for one in found] == [0, 1, 2, 3, 4]
+
+
+def test_two_sinks_that_share_a_dead_letter_topic_are_told_apart_before_a_dump(
+    feed_toml: Callable[..., Path], tmp_path: Path
+) -> None:
+    file = feed_toml(dead_letter_topic="dlq")
+    text = file.read_text().replace('["kafka"]', '["kafka", "second"]')
+    file.write_text(text + '[sinks.second]\ntype = "kafka"\ndead_letter_topic = "dlq"\n')
+    done = marketfeed("deadletters", "--kafka", "dlq", "--dump", tmp_path / "x", "--config", file)
+    assert done.exit_code != 0
+    assert "kafka and second share the dead-letter topic dlq" in f"{done.output} {done.exception}"
+
+
+def test_what_the_library_says_about_its_options_shows_no_secret(feed_toml: Callable[..., Path]) -> None:
+    file = feed_toml()
+    secret = "hunter2hunter2"
+    extra = f'[sinks.kafka.extra]\n"sasl.oauthbearer.client.secret" = "{secret}"\n[journal]'
+    file.write_text(file.read_text().replace("[journal]", extra))
+    for more in ([], ["--json"]):
+        done = marketfeed("check", file, "--connect", *more)
+        assert done.exit_code == 1
+        assert "Unrecognized configs" in done.output
+        assert secret not in done.output
 
 
 def delivery_of(sink: Sink, journal: Any, name: str = "kafka", **options: Any) -> Delivery:

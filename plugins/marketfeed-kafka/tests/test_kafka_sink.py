@@ -17,6 +17,7 @@ from servers.proxy import Proxy
 from servers.servers import KafkaServer
 
 from marketfeed.errors import SinkError
+from marketfeed.instruments import Instrument
 
 pytestmark = pytest.mark.servers
 
@@ -237,8 +238,6 @@ def test_a_row_that_only_the_broker_finds_too_long_is_refused_at_flush(
 def test_refused_rows_go_to_the_dead_letter_topic_with_their_reason(
     sink: MakeSink, topic: Topic, ticks: Any, read: Any
 ) -> None:
-    from marketfeed.instruments import Instrument
-
     name, dead = topic(), topic()
     long = Instrument(exchange="NSE", symbol="X" * 5000, token="1")
     out = sink(topic=name, dead_letter_topic=dead, max_message_bytes=4000)
@@ -249,6 +248,27 @@ def test_refused_rows_go_to_the_dead_letter_topic_with_their_reason(
     assert [one.seq for one in letters] == [4]
     assert letters[0].headers["reason"] == b"MessageTooLarge"
     assert letters[0].tick["kind"] == "refused"
+
+
+def test_a_dead_letter_topic_that_cannot_be_used_is_said_at_open_and_later_holds_nobody_up(
+    kafka: KafkaServer, sink: MakeSink, topic: Topic, ticks: Any, read: Any, driver: str
+) -> None:
+    name = topic()
+    long = Instrument(exchange="NSE", symbol="X" * 5000, token="1")
+    options = {"topic": name, "max_message_bytes": 4000, "request_timeout_s": 2.0}
+    missing = KafkaSink(servers=kafka.bootstrap, driver=driver, dead_letter_topic="no name", **options)
+    with pytest.raises(SinkError, match="no name"):
+        missing.open()
+    missing.close()
+    out = sink(dead_letter_topic=topic(), **options)
+    out.dead_letter_topic = "no name"
+    out.write(ticks(5, 0, (Instrument(exchange="NSE", symbol="A", token="2"),) * 4 + (long,)))
+    with pytest.raises(SinkError, match="max_message_bytes") as caught:
+        out.flush()
+    assert caught.value.refused is not None
+    assert caught.value.refused.seq.tolist() == [4]
+    out.flush()
+    assert [one.seq for one in read(name)] == [0, 1, 2, 3]
 
 
 def test_a_wrong_address_is_said_at_open(driver: str) -> None:

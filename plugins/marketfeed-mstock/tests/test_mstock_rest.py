@@ -307,6 +307,23 @@ class TestCandles:
         assert broker.asked[1].path == "/openapi/typeb/instruments/intraday"
         assert json.loads(broker.asked[1].body) == {"exchange": "1", "symboltoken": "2885", "interval": "ONE_MINUTE"}
 
+    def test_fridays_candles_are_not_missed_when_the_window_ends_on_a_weekend(
+        self, broker: Broker, http: HttpSession
+    ) -> None:
+        # Today is Friday the 14th.
+        broker.says(candles(["2025-11-13 15:29", 1, 1, 1, 1, 1]), candles(["2025-11-14 09:15", 2, 2, 2, 2, 2]))
+        batch = fetch_candles(settings(broker), SESSION, http, wanted("2025-11-13", "2025-11-17"))
+        assert batch["open"].tolist() == [1, 2]
+
+    def test_a_day_is_whole_whatever_the_time_of_day_at_the_windows_end(
+        self, broker: Broker, http: HttpSession
+    ) -> None:
+        broker.says(candles(["2025-11-13T09:15:00+05", 1, 1, 1, 1, 1], ["2025-11-14T09:15:00+05", 2, 2, 2, 2, 2]))
+        request = wanted("2025-11-13T08:00:00", "2025-11-14T08:00:00", Interval.D1)
+        batch = fetch_candles(settings(broker), SESSION, http, request)
+        assert json.loads(broker.asked[0].body)["todate"] == "2025-11-14 23:59"
+        assert batch["start_ns"].tolist() == [to_ns("2025-11-14T00:00:00")]
+
     def test_a_weekend_needs_no_intraday_call(self, broker: Broker, http: HttpSession) -> None:
         broker.says(candles())
         assert len(fetch_candles(settings(broker), SESSION, http, wanted("2025-11-15", "2025-11-16"))) == 0

@@ -62,7 +62,9 @@ def command(file: Path, as_json: bool, connect: bool) -> None:
 
 def _probed(config: Config) -> Iterator[tuple[str, str, str, str]]:
     """Sink, feed, what it found, or else why it cannot be used; sinks that cannot tell are left out."""
+    from marketfeed.config import secrets_of
     from marketfeed.errors import SinkError
+    from marketfeed.redaction import clean
 
     for feed in config.feeds.values():
         for name in feed.sinks:
@@ -73,7 +75,7 @@ def _probed(config: Config) -> Iterator[tuple[str, str, str, str]]:
             try:
                 yield name, feed.name, str(probe()), ""
             except SinkError as error:
-                yield name, feed.name, "", str(error)
+                yield name, feed.name, "", clean(str(error), secrets_of(config))
 
 
 def _sinks_document(reached: list[tuple[str, str, str, str]]) -> list[dict[str, Any]]:

@@ -70,18 +70,17 @@ def _dump_topic(topic: str, file: Path, config: Config) -> None:
     """Write what the topic holds, through the sink that names it."""
     from marketfeed.errors import MarketFeedError
 
-    for feed in config.feeds.values():
-        for name in feed.sinks:
-            options = config.sinks[name].filled(feed.name)
-            if options.get("dead_letter_topic") != topic:
-                continue
-            lines = list(config.sinks[name].cls(**options).dump_letters(topic, name))  # type: ignore[attr-defined]
-            file.write_bytes(b"".join(lines))
-            click.echo(
-                f"{len(lines):,} letters in {file}; take them in: marketfeed deadletters import {file}", err=True
-            )
-            return
-    raise MarketFeedError(f"no sink of the configuration has dead_letter_topic = {topic!r}")
+    used = [(name, config.sinks[name].filled(feed.name)) for feed in config.feeds.values() for name in feed.sinks]
+    found = {name: options for name, options in used if options.get("dead_letter_topic") == topic}
+    if not found:
+        raise MarketFeedError(f"no sink of the configuration has dead_letter_topic = {topic!r}")
+    if len(found) > 1:
+        said = f"{' and '.join(found)} share the dead-letter topic {topic}, and its letters do not say whose they are"
+        raise MarketFeedError(f"{said}; give each a topic of its own")
+    ((name, options),) = found.items()
+    lines = list(config.sinks[name].cls(**options).dump_letters(topic, name))  # type: ignore[attr-defined]
+    file.write_bytes(b"".join(lines))
+    click.echo(f"{len(lines):,} letters in {file}; take them in: marketfeed deadletters import {file}", err=True)
 
 
 @command.command(name="list", short_help="The letters, oldest first.")

@@ -41,6 +41,9 @@ class Sink:
     exclusive: ClassVar[tuple[str, ...]] = ()
     """Options that together name a place only one instance may use, such as ``("path",)``: ``marketfeed
     check`` refuses two users of one place. A field ``port`` among them is a port that the sink listens on."""
+    read_by_number: ClassVar[bool] = False
+    """Whether readers of what it writes leave out rows whose number is not above the last one of their journal. Dead
+    letters that are replayed then come under a journal name of their own, as for a sink that stores positions."""
 
     def open(self) -> None:
         """Connect, create, lock. Raise ``SinkError`` when it cannot be done (now: ``retryable``)."""
@@ -60,6 +63,11 @@ class Sink:
 
     def close(self) -> None:
         """Let everything go; called once, also after failures."""
+
+    def for_replay(self) -> Sink:
+        """The sink that dead letters are replayed into: one that raises what it refuses again, and does not, like
+        the sink itself perhaps, put it aside in a place of its own."""
+        return self
 
     def metrics(self) -> Mapping[str, float]:
         """Numbers to publish beside the core's own, by metric name; one that ends with ``_total`` is a counter,

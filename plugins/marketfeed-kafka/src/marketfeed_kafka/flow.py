@@ -221,11 +221,21 @@ class Flow:
     def _connect(self) -> None:
         if self._doubtful:
             self._send_alone()
-        self._driver = self.connect(False)
+        driver = self.connect(False)
+        try:
+            # A new producer knows no topic yet, and would wait for each message; if it cannot know, nothing is sent.
+            for topic in {topic: None for (topic, _), lane in self._lanes.items() if lane}:
+                driver.partitions(topic)
+        except BaseException:
+            driver.close()
+            raise
+        self._driver = driver
         self._progress_s = self.clock()
         for lane in self._lanes.values():
             for sent in lane:
                 self._send(sent)
+                if sent.ticket is not None and sent.ticket.error is not None:
+                    break  # nothing may be sent behind it
 
     def _send_alone(self) -> None:
         """Send the doubtful messages, and those before them, so that the guilty ones are found: one by one, unless

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 import time
 from collections.abc import Iterator
 from typing import Any
@@ -13,9 +14,12 @@ from marketfeed.batches import TickBatch
 from marketfeed.deadletters import DeadLetter
 from marketfeed.deadletters.exchange import export_line
 from marketfeed_kafka.chunks import Chunk, Refused
+from marketfeed_kafka.settings import Cluster
 
 __all__ = ["letter_chunk", "letters_in"]
 
+_log = logging.getLogger(__name__)
+_PATIENCE_S = 30.0
 _LONGEST, _NAME = 1000, 100
 """Letters of an error and of a name: the letter itself must not be too large."""
 SOURCE = "kafka"
@@ -63,11 +67,30 @@ def _letter(batch: TickBatch, row: int, error: Exception) -> DeadLetter:
     )
 
 
-def letters_in(topic: str, options: dict[str, Any], source: str) -> Iterator[bytes]:
-    """Every letter that the topic holds now, as export lines, each once. ``options`` are those of kafka-python."""
+def _fields(value: bytes | None) -> dict[str, Any]:
+    """A letter's fields; none for a message of somebody else."""
+    import msgspec
+
+    try:
+        found: dict[str, Any] = msgspec.json.decode(value or b"", type=dict)
+    except msgspec.MsgspecError:
+        return {}
+    return found if isinstance(found.get("id"), str) else {}
+
+
+def _named(letter: str, source: str) -> dict[str, str]:
+    """Two sinks may have refused the same row: the letter's id tells them apart, and is the same in every dump."""
+    if not source:
+        return {}
+    return {"source": source, "id": hashlib.blake2b(f"{source}/{letter}".encode(), digest_size=10).hexdigest()}
+
+
+def letters_in(topic: str, cluster: Cluster, source: str) -> Iterator[bytes]:
+    """Every letter that the topic holds now, as export lines of the sink ``source``, each once."""
     import msgspec
     from kafka import KafkaConsumer, TopicPartition
 
+    options = {**cluster.python_options(), **cluster.others(KafkaConsumer.DEFAULT_CONFIG)}
     consumer = KafkaConsumer(**options, auto_offset_reset="earliest", enable_auto_commit=False)
     seen: set[str] = set()
     try:
@@ -75,12 +98,20 @@ def letters_in(topic: str, options: dict[str, Any], source: str) -> Iterator[byt
         consumer.assign(partitions)
         ends = consumer.end_offsets(partitions) if partitions else {}
         consumer.seek_to_beginning(*partitions)
+        deadline, foreign = time.monotonic() + _PATIENCE_S, 0
         while any(consumer.position(one) < ends[one] for one in partitions):
-            for records in consumer.poll(500).values():
-                for record in records:
-                    fields = msgspec.json.decode(record.value, type=dict)
-                    if fields.get("id") not in seen:
-                        seen.add(fields.get("id", ""))
-                        yield msgspec.json.encode({**fields, "source": source or fields["source"]}) + b"\n"
+            found = [record for records in consumer.poll(500).values() for record in records]
+            deadline = time.monotonic() + _PATIENCE_S if found else deadline
+            if time.monotonic() > deadline:
+                raise TimeoutError(f"no message for {_PATIENCE_S:g} s, though the topic has more")
+            for record in found:
+                fields = _fields(record.value)
+                if not fields:
+                    foreign += 1
+                elif fields["id"] not in seen:
+                    seen.add(fields["id"])
+                    yield msgspec.json.encode({**fields, **_named(fields["id"], source)}) + b"\n"
+        if foreign:
+            _log.warning("%d messages of %s are no letters of marketfeed and were left out", foreign, topic)
     finally:
         consumer.close()

@@ -45,7 +45,8 @@ def topics_without_instrument(*templates: str) -> list[str]:
 
 
 class Messages:
-    """Makes chunks of batches. Remembers the place of each instrument; ``forget`` it when partitions may differ."""
+    """Makes chunks of batches. Remembers the place of each instrument as long as it lives: a key that changed its
+    partition while it runs would lose its order."""
 
     def __init__(
         self, layout: Layout, tick_topic: str, candle_topic: str, partitions: Callable[[str], int], max_bytes: int
@@ -62,10 +63,6 @@ class Messages:
         self._known: Any = None
         self._kind = ""
         self._places: dict[int, _Place] = {}
-
-    def forget(self) -> None:
-        """Ask for the partitions again."""
-        self._known = None
 
     def chunks(self, batch: Batch) -> list[Chunk]:
         """The messages of a batch, in order for each partition. Raises ``SinkError`` for a topic without partitions."""

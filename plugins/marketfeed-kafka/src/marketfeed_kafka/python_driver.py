@@ -1,8 +1,8 @@
 """The producer of kafka-python, with its weaknesses contained.
 
 Read in its source, 3.0.12: ``buffer_memory`` is gone, so only the sink's own bound keeps memory; ``send`` waits for a
-topic's partitions up to ``max_block_ms`` (here they are known before); ``close`` waits for what is in flight and then
-raises without stopping its thread, so the thread is told by its own method.
+topic's partitions up to ``max_block_ms`` (so a new producer is asked for them before anything is sent); ``close`` waits
+for what is in flight and then raises without stopping its thread, so the thread is told by its own method.
 """
 
 from __future__ import annotations
@@ -134,6 +134,7 @@ class PythonDriver:
             "metrics_enabled": False,
             **cluster.extra,
         }
+        quieten()  # a broker that is away makes the constructor talk, too
         clients: list[Any] = []
         try:
             self._producer: Any = KafkaProducer(**options, kafka_client=_remembering(clients))

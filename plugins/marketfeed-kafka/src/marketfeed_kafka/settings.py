@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import attrs
@@ -53,6 +53,10 @@ class Cluster:
             "request_timeout_ms": round(self.timeout_s * 1000),
         }
         return {name: value for name, value in options.items() if value is not None}
+
+    def others(self, known: Iterable[str]) -> dict[str, Any]:
+        """Further options that a client of kafka-python knows, for those that are no producer."""
+        return {name: value for name, value in self.extra.items() if name in known}
 
     def confluent_options(self) -> dict[str, Any]:
         """For clients of confluent-kafka."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 
 __all__ = ["KafkaSink"]
 
+_log = logging.getLogger(__name__)
 _positive: Any = attrs.validators.gt(0)
 
 
@@ -30,6 +32,7 @@ class KafkaSink(Sink):
     """One message a tick, keyed by instrument, in order for each instrument; see the plugin's README."""
 
     accepts: ClassVar[frozenset[str]] = frozenset({"ticks", "candles"})
+    read_by_number: ClassVar[bool] = True
 
     servers: str = setting(env="KAFKA_BROKERS", default="localhost:9092")
     """Addresses host:port of some brokers, comma separated"""
@@ -117,9 +120,10 @@ class KafkaSink(Sink):
         start = self._taken[1] if self._taken[0] == where else 0
         large = list(self._taken[2]) if start else []
         while start < len(batch):
-            self._taken = where, start, large  # or a second try would take the beginning twice
             large += self._write(batch[start : start + self._step], start)
             start += self._step
+            self._taken = where, start, large  # or a second try would take the beginning twice
+            self._flow.poll()
         self._taken = ("", 0, 0), 0, []
         if large:
             self._refuse(batch, sorted(large))
@@ -136,6 +140,10 @@ class KafkaSink(Sink):
     def close(self) -> None:
         """Let go of the connection; what is not acknowledged comes again from the journal."""
         self._flow.close()
+
+    def for_replay(self) -> KafkaSink:
+        """Without the dead-letter topic: what is refused again stays a dead letter where it is."""
+        return attrs.evolve(self, dead_letter_topic=None)
 
     def probe(self) -> str:
         """Connect, look at the topics, and leave; for ``marketfeed check --connect``. Raises ``SinkError``."""
@@ -184,7 +192,7 @@ class KafkaSink(Sink):
         from marketfeed_kafka.python_driver import sink_error
 
         try:
-            yield from letters_in(topic, self._cluster.python_options(), source)
+            yield from letters_in(topic, self._cluster, source)
         except Exception as error:
             raise sink_error(error, self.servers, topic) from error
 
@@ -192,7 +200,7 @@ class KafkaSink(Sink):
 
     @property
     def _fixed_topics(self) -> list[str]:
-        found = topics_without_instrument(self.topic)
+        found = topics_without_instrument(self.topic, self.dead_letter_topic or "")
         return [one for one in found if "{" not in one]
 
     @property
@@ -242,7 +250,6 @@ class KafkaSink(Sink):
         for chunk in self._messages.chunks(batch):
             for part in self._allowed(chunk, large):
                 self._flow.put(part)
-        self._flow.poll()
         return [start + row for row in large]
 
     def _allowed(self, chunk: Chunk, large: list[int]) -> list[Chunk]:
@@ -272,8 +279,12 @@ class KafkaSink(Sink):
             return False
         from marketfeed_kafka.letters import letter_chunk
 
-        self._flow.partitions(topic)
-        self._flow.refused[:] = [one for one in self._flow.refused if one not in mine]
+        try:
+            self._flow.partitions(topic)
+        except SinkError as error:  # gone since the start: bad rows must not hold up the good ones
+            _log.warning("refused rows go to marketfeed's own dead letters: %s", error)
+            return False
+        self._flow.refused[:] = [one for one in self._flow.refused if all(one is not other for other in mine)]
         for one in mine:
             self._flow.put(letter_chunk(one, topic))
         return True

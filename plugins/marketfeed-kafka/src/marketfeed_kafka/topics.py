@@ -34,7 +34,8 @@ def _admin(cluster: Cluster) -> Iterator[Any]:
     from kafka import KafkaAdminClient
 
     try:
-        client = KafkaAdminClient(**cluster.python_options())
+        more = cluster.others(KafkaAdminClient.DEFAULT_CONFIG)
+        client = KafkaAdminClient(**{**cluster.python_options(), **more})
         try:
             yield client
         finally:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Final
 
 import msgspec
 
@@ -12,6 +12,9 @@ from marketfeed.errors import LineLost, RateLimited, RequestRejected, SessionExp
 from marketfeed_kite.settings import KiteSettings
 
 __all__ = ["get", "refusal"]
+
+_GATEWAY: Final = "without a reason"
+"""In place of an ``error_type``: somebody before the API refused, who knows nothing of tokens."""
 
 
 def get(http: Http, settings: KiteSettings, session: Session | None, path: str, **params: str | Sequence[str]) -> bytes:
@@ -31,9 +34,9 @@ def refusal(kind: str, status: int, message: str) -> VendorError:
     text = f"Kite refused with HTTP {status} {kind}: {message}"
     if status == 429:
         return RateLimited(text)  # no Retry-After is documented; the windows are one second
-    if kind == "TokenException" or (status == 403 and kind != "PermissionException"):
+    if kind == "TokenException" or (status == 403 and kind not in ("PermissionException", _GATEWAY)):
         return SessionExpired(text)
-    if status >= 500:
+    if status >= 500 or (status == 403 and kind == _GATEWAY):
         return LineLost(text)
     return RequestRejected(text)
 
@@ -45,5 +48,5 @@ def _complaint(body: bytes) -> tuple[str, str]:
     except (msgspec.DecodeError, UnicodeError, RecursionError):
         content = None
     if not isinstance(content, dict):
-        return "without a reason", "not the API's JSON"
+        return _GATEWAY, "not the API's JSON"
     return str(content.get("error_type")), str(content.get("message"))

@@ -28,16 +28,11 @@ def marketfeed_vendor() -> Vendor:
         instruments_per_connection=1000,  # guess: nothing found documents a limit
         candle_days=CANDLE_DAYS,
         dead_token_statuses=frozenset({502}),  # third parties; also off hours, so only past the token's end
-        rate_limits=tuple(  # official documentation
-            RateLimit(f"/openapi/type{dialect}/instruments/{call}", calls, per_s)
+        # Official documentation: of "data APIs", which history and today's candles are taken for together.
+        rate_limits=tuple(
+            RateLimit(f"/openapi/type{dialect}/instruments/", calls, per_s)
             for dialect in "ab"
-            for call, calls, per_s in (
-                ("historical", 1, 1.0),
-                ("historical", 1000, 60.0),
-                ("historical", 5000, 3600.0),
-                ("intraday", 1, 1.0),
-                ("quote", 20, 1.0),
-            )
+            for calls, per_s in ((1, 1.0), (1000, 60.0), (5000, 3600.0))
         ),
     )
 

@@ -56,15 +56,17 @@ _INTRADAY: Final = {"NSE": "1", "NFO": "2", "CDS": "3", "BSE": "4", "BFO": "5"}
 def fetch_candles(settings: MstockSettings, session: Session, http: Http, request_: CandleRequest) -> CandleBatch:
     """Candles whose start lies in ``[start_ns, end_ns)``.
 
-    The history holds completed days only. When the window's last day is a weekday without a candle there,
-    it may be today, so the intraday call is asked, too. The newest candle may still be running.
+    The history holds completed days only. When the window's last weekday has no candle there, it may be today, so
+    the intraday call is asked, too. The newest candle may still be running.
     """
     last = _ist(request_.end_ns - 1)
+    last -= timedelta(days=max(0, last.weekday() - 4))  # from a weekend back to Friday
     body = _history(settings, session, http, request_)
     rows = read_candles(body)
     newest = int(rows["start_ns"][-1]) if len(rows) else 0
     day_ns = to_ns(last.date())
-    wants_today = last.weekday() < 5 and newest < day_ns and request_.interval is not Interval.D1
+    inside = request_.start_ns < day_ns + 86_400 * NS
+    wants_today = inside and newest < day_ns and request_.interval is not Interval.D1
     if wants_today and request_.instrument.exchange in _INTRADAY:
         rows = np.concatenate([rows, read_candles(_intraday(settings, session, http, request_))])
     starts = rows["start_ns"]
@@ -108,6 +110,8 @@ def _history(settings: MstockSettings, session: Session, http: Http, wanted: Can
     instrument = wanted.instrument
     # A bare end date would mean midnight and lose that day: always send times. Both ends are included.
     start, end = _ist(wanted.start_ns), _ist(wanted.end_ns - 1)
+    if wanted.interval is Interval.D1:  # a day that is labelled 09:15 begins at midnight, so the whole day is wanted
+        end = end.replace(hour=23, minute=59, second=59)
     if settings.dialect == "a":
         path = f"instruments/historical/{instrument.exchange}/{_bare(instrument)}/{_TYPE_A[wanted.interval]}"
         window = {"from": f"{start:%Y-%m-%d %H:%M:%S}", "to": f"{end:%Y-%m-%d %H:%M:%S}"}

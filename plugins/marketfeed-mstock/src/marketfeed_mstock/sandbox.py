@@ -90,7 +90,8 @@ class MstockBroker:
     # --- HTTP ---------------------------------------------------------------------------------
 
     def pace(self, request: HttpRequest) -> Pace | None:
-        """1 a second, 1000 a minute and 5000 an hour for data, 20 a second for quotes (documentation)."""
+        """1 a second, 1000 a minute and 5000 an hour for data, 20 a second for quotes (documentation). Whether history
+        and today's candles are data together is not said: they are counted apart here, together in the plugin."""
         dialect, call = _split(request.path)
         word = "/".join(call.split("/")[:2])
         refusal = refused(dialect, 429, "GeneralException", "IA429", "Too many requests")  # words and status: guess

@@ -29,7 +29,8 @@ class Redelivery:
 
     A sink that stores its position with its rows gets each letter under a journal name of its own
     (:meth:`DeadLetter.delivery_name`): its position in the real journal stays what it was, and a letter
-    that it got before a kill is recognized. Any other sink gets the real name.
+    that it got before a kill is recognized. So does one whose readers go by the numbers (``read_by_number``),
+    for they take no row that comes behind later ones. Any other sink gets the real name.
     """
 
     def __init__(self, config: Config, feed: str, clock: Clock) -> None:
@@ -52,29 +53,28 @@ class Redelivery:
             if dry_run:
                 yield from (outcome(one, "replayed", rows=one.rows, target=name) for one in good)
                 return
-            sink = self._config.sinks[name].make(self._feed, "ticks")
+            sink = self._config.sinks[name].make(self._feed, "ticks").for_replay()
             stack.callback(sink.close)
             try:
                 _take_place(stack, sink, name, journal)
             except SinkError as error:
                 yield from (outcome(one, "failed", left=one.rows, target=name, detail=str(error)) for one in good)
                 return
+            trouble = ""
             for letter in good:
-                yield self._offer(letter, sink, name, journal, ledger)
+                # A sink in trouble may still hold rows of that letter, and would send them with those of the next.
+                if trouble:
+                    found = outcome(letter, "failed", left=letter.rows, target=name, detail=trouble)
+                else:
+                    found = self._offer(letter, sink, name, journal, ledger)
+                    trouble = found.detail if found.result == "failed" else ""
+                yield found
 
     def _offer(self, letter: DeadLetter, sink: Sink, name: str, journal: Journal, ledger: Ledger) -> Outcome:
         taken = ledger.taken.get(letter.identity, Counter())
         batch = _batch(letter, journal, taken, sink, ledger.attempts[letter.identity])
-        refused, why = tuple[int, ...](), ""
         try:
-            try:
-                if len(batch):
-                    sink.write(batch)
-            except SinkError as error:
-                if not error.rejected:
-                    raise
-                refused, why = tuple(one for one in error.rejected if 0 <= one < len(batch)), str(error)
-            sink.flush()
+            refused, why = _give(batch, sink)
         except SinkError as error:  # nothing is written down: the same rows are offered next time
             return outcome(letter, "failed", left=letter.rows, target=name, detail=str(error))
         accepted = np.delete(batch.rows, refused)
@@ -85,6 +85,29 @@ class Redelivery:
             return outcome(letter, "replayed", rows=letter.rows - taken.total(), target=name)
         result: Result = "partly" if len(accepted) else "still-bad"
         return outcome(letter, result, rows=len(accepted), left=len(refused), target=name, detail=why)
+
+
+def _give(batch: TickBatch, sink: Sink) -> tuple[list[int], str]:
+    """Write and flush; the places of the rows that the sink refuses, and why. Raises ``SinkError`` in other trouble."""
+    refused, why = set[int](), ""
+    try:
+        if len(batch):
+            sink.write(batch)
+    except SinkError as error:
+        if not error.rejected:
+            raise
+        refused, why = {one for one in error.rejected if 0 <= one < len(batch)}, str(error)
+    while True:
+        try:
+            sink.flush()
+            return sorted(refused), why
+        except SinkError as error:
+            if error.refused is None:
+                raise
+            late = set(np.flatnonzero(np.isin(batch.seq, error.refused.seq)).tolist()) - refused
+            if not late:  # it repeats itself, or means rows of somebody else
+                raise
+            refused, why = refused | late, str(error)
 
 
 def _take_place(stack: ExitStack, sink: Sink, name: str, journal: FileJournal) -> None:
@@ -111,7 +134,7 @@ def _batch(letter: DeadLetter, journal: Journal, taken: Counter[int], sink: Sink
     rows, first = letter.ticks(), letter.first_row or 0
     seq = np.arange(first, first + len(rows), dtype=np.int64)
     name, wanted = letter.journal, fresh(rows, taken)
-    if type(sink).position is not Sink.position:
+    if sink.read_by_number or type(sink).position is not Sink.position:
         name = letter.delivery_name(attempt)
         stored = sink.position(name)
         if stored is not None:  # it got them, and a kill came before that was written down
