@@ -70,3 +70,26 @@ def test_every_observed_trading_day_has_a_session_and_no_other_day_has(shared: P
     while day <= last:
         assert bool(NSE.sessions(day)) == (day in observed), day
         day += timedelta(days=1)
+
+
+def test_a_table_of_ones_own_is_a_file(tmp_path: Path) -> None:
+    file = tmp_path / "mcx.json"
+    file.write_text(
+        '{"exchange": "MCX", "regular": [["09:00", "23:30"]], "holidays": ["2026-11-10"], "special": {},'
+        ' "known_until": "2026-12-31"}'
+    )
+    mcx = MarketCalendar.named(str(file))
+    assert mcx.is_open(to_ns("2026-11-20T20:00"))
+    assert not mcx.is_open(to_ns("2026-11-10T20:00"))
+    file.write_text('{"exchange": "MCX"}')
+    with pytest.raises(ValueError, match="is no calendar"):
+        MarketCalendar.named(str(file))
+
+
+def test_a_table_that_ends_soon_says_so() -> None:
+    nse = MarketCalendar.named("NSE")
+    assert nse.known_until is not None
+    last = to_ns(nse.known_until)
+    day_ns = 86_400 * 10**9
+    assert [nse.ends_soon(last + days * day_ns) for days in (-40, -20, 40)] == [False, True, True]
+    assert not ALWAYS.ends_soon(last)

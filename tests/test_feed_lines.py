@@ -12,6 +12,7 @@ from marketfeed.contract import Event
 from marketfeed.dtypes import MODE_MASK
 from marketfeed.enums import Mode
 from marketfeed.errors import ConfigError, MarketFeedError, SessionExpired
+from marketfeed.instruments import InstrumentTable
 from marketfeed.sandbox import Sandbox
 from marketfeed.tokens import MemoryTokenStore
 
@@ -61,6 +62,21 @@ def test_the_mode_changes_for_the_named_instrument_alone(box: Sandbox) -> None:
         rows = reader.take().where(symbol="INFY")
         reader.close()
         assert set((rows["flags"] & MODE_MASK).tolist()) == {int(Mode.LTP)}
+
+
+def test_the_nearest_future_is_that_of_the_master_and_not_of_the_subscription() -> None:
+    with Sandbox("kite", seed=1, instruments=200, ticks_per_second=100, rate_limits=False) as box:
+        table = InstrumentTable(box.instruments)
+        futures = [one for one in table.contracts("NIFTY", "NFO") if one.kind == "FUT"]
+        first, second = (one.key for one in sorted(futures, key=lambda one: str(one.expiry)))
+        with feed_on(box, [second, "NSE:INFY"]) as feed:
+            feed.unsubscribe(["NFO:NIFTY FUT 1"])  # which is not subscribed
+            lines = feed._lines()
+            assert {one.key for one in lines.wanted} == {second, "NSE:INFY"}
+            with pytest.raises(ConfigError, match=f"{first} is not among them"):
+                feed.set_mode(["NFO:NIFTY FUT 1"], "ltp")
+            feed.unsubscribe(["NFO:NIFTY FUT 2"])
+            assert {one.key for one in lines.wanted} == {"NSE:INFY"}
 
 
 def test_unknown_and_unsubscribed_names_are_refused_and_nothing_changes(box: Sandbox) -> None:

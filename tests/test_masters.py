@@ -135,10 +135,14 @@ def test_a_folder_that_cannot_be_written_costs_a_warning(desk: Desk, caplog: pyt
     assert "cannot keep the instruments" in caplog.text
 
 
-def test_a_master_that_is_not_whole_is_used_and_not_kept(desk: Desk) -> None:
-    for table in (InstrumentTable([]), InstrumentTable([INFY], missing=["NFO"])):
-        desk.shop.table = table
-        assert list(desk.load()) == list(table)
+def test_an_empty_master_is_not_kept_and_one_that_is_not_whole_for_ten_minutes(desk: Desk) -> None:
+    desk.shop.table = InstrumentTable([])
+    assert len(desk.load()) == 0
+    desk.shop.table = InstrumentTable([INFY], missing=["NFO"])
+    for _ in range(2):
+        assert (list(desk.load()), desk.load().missing) == ([INFY], ("NFO",))
+    assert desk.shop.asked == 2
     desk.shop.table = InstrumentTable([INFY, CALL])
+    desk.clock.advance(600)
     assert list(desk.load()) == list(desk.load()) == [INFY, CALL]
     assert desk.shop.asked == 3

@@ -49,17 +49,26 @@ class MarketCalendar:
 
     @classmethod
     def named(cls, name: str) -> MarketCalendar:
-        """The calendar ``NSE`` or ``always``. Raises ``KeyError`` for another name."""
+        """The calendar ``NSE`` or ``always``, or one of your own in a ``.json`` file.
+
+        Raises ``KeyError`` for another name, ``OSError`` or ``ValueError`` for a file that cannot be used.
+        """
         if name == "always":
             return ALWAYS
+        if name.endswith(".json"):
+            return cls.from_file(Path(name))
         if name != "NSE":
             raise KeyError(name)
         return cls.from_json(json.loads((files("marketfeed.data") / "nse.json").read_text(encoding="utf-8")))
 
     @classmethod
     def from_file(cls, path: Path) -> MarketCalendar:
-        """A calendar of one's own, in the form of ``data/nse.json``."""
-        return cls.from_json(json.loads(path.read_text(encoding="utf-8")))
+        """A calendar of one's own, in the form of ``data/nse.json``. Raises ``OSError``, or ``ValueError`` that says
+        what is wrong."""
+        try:
+            return cls.from_json(json.loads(path.read_text(encoding="utf-8")))
+        except (KeyError, TypeError, AttributeError) as error:
+            raise ValueError(f"{path} is no calendar: {error!r}") from error
 
     @classmethod
     def from_json(cls, content: Mapping[str, Any]) -> MarketCalendar:
@@ -74,6 +83,10 @@ class MarketCalendar:
             },
             known_until=date.fromisoformat(content["known_until"]),
         )
+
+    def ends_soon(self, now_ns: int) -> bool:
+        """Whether the table ends within a month, or has ended: from then on holidays are not known."""
+        return self.known_until is not None and india_day(now_ns) > self.known_until - timedelta(days=_SEARCH_DAYS)
 
     def sessions(self, day: date) -> list[TradingSession]:
         """The sessions of an India day, in order; empty on a day without trading."""

@@ -355,18 +355,31 @@ class Feed:
         self._lines().subscribe(found, Mode.of(mode) if mode else self._parts.feed.mode)
 
     def unsubscribe(self, instruments: Iterable[str]) -> None:
-        """Take instruments away while the feed runs; names that are not subscribed do not matter."""
+        """Take instruments away while the feed runs; names that are not subscribed do not matter.
+
+        ``NFO:NIFTY FUT 1`` and ``ATM`` mean what they mean now. Raises ``ConfigError`` where that is nothing.
+        """
         lines = self._lines()
-        gone = choose(self.account, instruments, InstrumentTable(lines.wanted)).instruments
-        lines.unsubscribe(gone)
+        found, _ = self._among(lines.wanted, instruments)
+        lines.unsubscribe(found)
 
     def set_mode(self, instruments: Iterable[str], mode: str) -> None:
         """Change how much of subscribed instruments is sent: ``ltp``, ``quote`` or ``full``."""
         lines = self._lines()
-        known = choose(self.account, instruments, InstrumentTable(lines.wanted))
-        if known.problems:
-            raise ConfigError([Problem("instruments", f"{text} (not subscribed)") for text in known.problems])
-        lines.subscribe(known.instruments, Mode.of(mode))
+        found, problems = self._among(lines.wanted, instruments)
+        if problems:
+            raise ConfigError([Problem("instruments", f"{text} (not subscribed)") for text in problems])
+        lines.subscribe(found, Mode.of(mode))
+
+    def _among(self, wanted: Iterable[Instrument], texts: Iterable[str]) -> tuple[list[Instrument], list[str]]:
+        """Subscribed instruments that a selection means, and what it names in vain. What the nearest future is the
+        master says, not the subscription."""
+        given = list(texts)
+        known = InstrumentTable(wanted)
+        found = choose(self.account, [text for text in given if not is_moving(text)], known)
+        moving = self._find(text for text in given if is_moving(text))
+        problems = [*found.problems, *(f"{one.key} is not among them" for one in moving if one.key not in known)]
+        return [*found.instruments, *(known[one.key] for one in moving if one.key in known)], problems
 
     def _lines(self) -> Lines:
         lines = self.pipeline.lines

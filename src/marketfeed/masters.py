@@ -22,7 +22,8 @@ from marketfeed.plugins import VendorPlugin
 __all__ = ["cached_days", "load_instruments", "master_day", "previous_instruments"]
 
 _log = logging.getLogger(__name__)
-_FORMAT: Final = 1
+_FORMAT: Final = 2
+_PARTIAL_NS: Final = 600 * NS
 _DAYS_KEPT: Final = 2
 """Today's master and the one before it, which `marketfeed instruments diff` compares."""
 _NEW_MASTER: Final = timedelta(hours=8, minutes=30)
@@ -43,20 +44,21 @@ def load_instruments(
     """The instrument master of today: from ``folder`` if it is there, else (or to ``refresh`` it) from the broker.
 
     ``folder`` None is the user's cache folder. A broker on this machine (a sandbox) is always asked:
-    its instruments are nobody else's. A table that is empty, or says that something is missing, is not kept.
-    Raises what ``plugin.instruments`` raises; a cache that cannot be read or written costs a fetch and a
-    warning, nothing more.
+    its instruments are nobody else's. A table that is empty is not kept, one that says that something is missing
+    for ten minutes. Raises what ``plugin.instruments`` raises; a cache that cannot be read or written costs a
+    fetch and a warning, nothing more.
     """
     if is_loopback(urlsplit(settings.rest_url).hostname):
         return plugin.instruments(settings, session, http)
     folder = folder or _cache_folder()
     prefix = _prefix(plugin.info.name, settings)
     path = folder / f"{prefix}{master_day(clock.wall_ns())}.msgpack"
-    table = None if refresh else _read(path)
+    now_ns = clock.wall_ns()
+    table = None if refresh else _read(path, now_ns)
     if table is None:
         table = plugin.instruments(settings, session, http)
-        if len(table) and not table.missing:
-            _write(path, prefix, table)
+        if len(table):
+            _write(path, prefix, table, now_ns)
     return table
 
 
@@ -100,16 +102,20 @@ def _prefix(vendor: str, settings: VendorSettings) -> str:
     return f"{vendor}-{address}-"
 
 
-def _read(path: Path) -> InstrumentTable | None:
+def _read(path: Path, now_ns: int | None = None) -> InstrumentTable | None:
+    """A table that was kept; one with something missing not after ten minutes, where ``now_ns`` is given."""
     try:
         content: Any = msgspec.msgpack.decode(path.read_bytes())
         if content["format"] != _FORMAT or tuple(content["columns"]) != _FIELDS:
             return None  # written by another version
+        if now_ns is not None and content["missing"] and not 0 <= now_ns - content["at_ns"] < _PARTIAL_NS:
+            return None
         columns = content["columns"]
         days = {text: date.fromisoformat(text) for text in set(columns["expiry"]) if text is not None}
         columns["expiry"] = [days.get(text) for text in columns["expiry"]]
         rows = zip(*columns.values(), strict=True)
-        return InstrumentTable([Instrument(**dict(zip(_FIELDS, row, strict=True))) for row in rows])
+        made = [Instrument(**dict(zip(_FIELDS, row, strict=True))) for row in rows]
+        return InstrumentTable(made, missing=content["missing"])
     except FileNotFoundError:
         return None
     except (OSError, msgspec.MsgspecError, KeyError, TypeError, ValueError) as error:
@@ -117,11 +123,12 @@ def _read(path: Path) -> InstrumentTable | None:
         return None
 
 
-def _write(path: Path, prefix: str, table: InstrumentTable) -> None:
+def _write(path: Path, prefix: str, table: InstrumentTable, now_ns: int) -> None:
     """Keep a table, whole or not at all, and drop all but the newest days, which begin with the same ``prefix``."""
     columns: dict[str, list[Any]] = {name: [getattr(one, name) for one in table] for name in _FIELDS}
     columns["expiry"] = [day and day.isoformat() for day in columns["expiry"]]
-    content = msgspec.msgpack.encode({"format": _FORMAT, "columns": columns})
+    whole = {"format": _FORMAT, "at_ns": now_ns, "missing": table.missing, "columns": columns}
+    content = msgspec.msgpack.encode(whole)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         handle, name = tempfile.mkstemp(dir=path.parent, prefix=".new-")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 
-__all__ = ["HIDDEN", "clean", "hide"]
+__all__ = ["HIDDEN", "USERINFO", "clean", "hide"]
 
 HIDDEN = "***"
 _NAMED = re.compile(
@@ -13,17 +13,17 @@ _NAMED = re.compile(
     r"|((?:Bearer|token)\s+)[\w.:+/=-]{8,}",
     re.IGNORECASE,
 )
-_USERINFO = re.compile(r"(?<=://)[^/@\s]+(?=@)")
+USERINFO = re.compile(r"(?<=://)[^/\s]+(?=@)")
+"""Name and password in a URL, up to its last ``@``: a password may hold one."""
 _SHORTEST = 4  # shorter values would blank out ordinary words
 
 
 def clean(text: str, secrets: Iterable[str] = ()) -> str:
-    """``text`` without values of secret names (``api_key=...``), passwords in URLs, and ``secrets``."""
-    text = _NAMED.sub(lambda match: (match[1] or match[2]) + HIDDEN, text)
-    text = _USERINFO.sub(HIDDEN, text)
-    for secret in _worth_hiding(secrets):
+    """``text`` without ``secrets``, values of secret names (``api_key=...``) and passwords in URLs."""
+    for secret in _worth_hiding(secrets):  # first: the patterns below may end in the middle of one
         text = text.replace(secret, HIDDEN)
-    return text
+    text = _NAMED.sub(lambda match: (match[1] or match[2]) + HIDDEN, text)
+    return USERINFO.sub(HIDDEN, text)
 
 
 def hide(data: bytes, secrets: Iterable[str]) -> bytes:

@@ -204,8 +204,10 @@ class LenientTokenStore:
         """Access tokens that could not be removed."""
 
     def load(self, vendor: str, account: str) -> Session | None:
-        found = self._mine.load(vendor, account) or self._store.load(vendor, account)
-        return None if found is None or found.access_token in self._dead else found
+        found = self._store.load(vendor, account)  # first: another process may have logged in meanwhile
+        if found is None or found.access_token in self._dead:
+            return self._mine.load(vendor, account)
+        return found
 
     def save(self, session: Session) -> None:
         try:
@@ -240,8 +242,10 @@ class LenientTokenStore:
         except OSError as error:
             _warn("refused logins cannot be forgiven", error)
 
-    def alone(self, vendor: str, account: str) -> AbstractContextManager[None]:
-        return self._store.alone(vendor, account)
+    @contextmanager
+    def alone(self, vendor: str, account: str) -> Iterator[None]:
+        with self._mine.alone(vendor, account), self._store.alone(vendor, account):
+            yield
 
 
 def _warn(what: str, error: OSError) -> None:
@@ -252,14 +256,19 @@ def _lock(handle: int, patience_s: float) -> None:
     try:
         import fcntl
     except ImportError:  # Windows
-        return
+        return None
     end, held = time.monotonic() + patience_s, False
     while not held and time.monotonic() < end:
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
             held = True
-        except OSError:
+        except BlockingIOError:
             time.sleep(0.02)
+        except OSError as error:  # a file system without such locks
+            return _warn("logins are not kept apart", error)
+    if not held:
+        _log.warning("another login of this account has not ended for %g s; going on without waiting", patience_s)
+    return None
 
 
 def _read_private(file: Path) -> str | None:

@@ -85,6 +85,11 @@ def test_the_folder_of_the_feed_will_do_and_an_empty_one_has_none(root: Path, tm
     assert "no ledger" in CliRunner().invoke(cli.main, ["gaps", str(tmp_path / "empty")]).stderr
 
 
+def test_the_folder_one_stands_in_knows_the_names_too(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(root / "main")
+    assert run(".", "--instrument", "NSE:INFY") == run(root / "main", "--instrument", "NSE:INFY") != ""
+
+
 def test_since_leaves_out_what_had_ended_by_then(root: Path) -> None:
     assert numbers(root, "--since", "2026-11-20T10:30") == [2, 3]
     assert numbers(root, "--since", "2026-11-20") == [1, 2, 3]

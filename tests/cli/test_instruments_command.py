@@ -54,7 +54,7 @@ def masters(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         ("flattrade", today, noren),
     ):
         prefix = _prefix(vendor, VendorSettings(rest_url=rest_url(vendor)))
-        _write(folder / f"{prefix}{day}.msgpack", prefix, InstrumentTable(table))
+        _write(folder / f"{prefix}{day}.msgpack", prefix, InstrumentTable(table), 0)
     return folder
 
 

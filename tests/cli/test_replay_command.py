@@ -83,6 +83,18 @@ api_key = {{ env = "A_VARIABLE_THAT_IS_NOT_SET" }}
     assert (tmp_path / "ticks-main.csv").read_text().count("\n") > 50
 
 
+def test_sinks_may_come_from_the_environment(capture: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    config = tmp_path / "feed.toml"
+    config.write_text(
+        '[feeds.main]\nvendor = "kite"\ninstruments = ["NSE:INFY"]\nsinks = { env = "MY_SINKS" }\n'
+        '[vendors.kite]\napi_key = "k"\n[sinks.jsonl]\npath = "' + str(tmp_path / "ticks.jsonl") + '"\n'
+    )
+    monkeypatch.setenv("MY_SINKS", "jsonl")
+    result = run(capture, "--config", config)
+    assert result.exit_code == 0, result.output
+    assert (tmp_path / "ticks.jsonl").read_text().count("\n") > 50
+
+
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [

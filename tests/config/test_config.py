@@ -215,7 +215,10 @@ MISTAKES: dict[str, tuple[str, str, str]] = {
     "unknown calendar": (
         'mode = "full"',
         'calendar = "NYSE"',
-        'feeds.main.calendar (line 3): must be "NSE" or "always", not \'NYSE\'',
+        (
+            'feeds.main.calendar (line 3): must be "NSE" or "always", or a .json file with hours and holidays, '
+            "not 'NYSE'"
+        ),
     ),
     "unknown choice": (
         "gzip = true",
@@ -581,3 +584,19 @@ def test_a_sink_whose_annotations_cannot_be_read_is_named(file: Path) -> None:
         ConfigError, match=r"sinks\.odd: the options of the sink 'odd' cannot be read: name 'NoSuchType'"
     ):
         build(values, Plugins.of(Acme(), Odd()), {"ACME_KEY": KEY})
+
+
+def test_a_feed_of_an_exchange_that_closes_later_is_warned_of_the_calendar(file: Path) -> None:
+    good = GOOD.replace('mode = "full"', 'mode = "full"\ncalendar = "always"')
+    for text, count in ((GOOD, 1), (good, 0)):
+        listed = text.replace('instruments = ["', 'instruments = ["MCX:CRUDEOIL FUT 1", "', 1)
+        assert listed != text
+        warnings = [str(one) for one in loaded(file, listed).warnings]
+        assert len(warnings) == count
+        assert all("feeds.main.calendar" in one and "MCX trades when NSE is closed" in one for one in warnings)
+
+
+def test_an_environment_file_that_is_no_text_is_named(file: Path) -> None:
+    (file.parent / ".env").write_bytes("KITE_API_KEY=x".encode("utf-16"))
+    with pytest.raises(ConfigError, match=r"(?s)\.env.*cannot be read: it is not UTF-8 text"):
+        loaded(file, GOOD)

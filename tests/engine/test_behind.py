@@ -39,6 +39,7 @@ def test_the_newest_of_each_is_the_last_row_of_each_instrument_in_order(parts: l
     flat = [number for part in parts for number in part]
     expected = sorted({number: place for place, number in enumerate(flat)}.values())
     newest = newest_of_each(batches)
+    assert newest is not None
     assert newest.seq.tolist() == expected
     assert newest["last_price"].tolist() == [float(place) for place in expected]
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
+from functools import partial
+from typing import ClassVar
 
 import attrs
 import pytest
@@ -12,9 +14,11 @@ from marketfeed.batches import CandleBatch, TickBatch
 from marketfeed.clock import Clock
 from marketfeed.contract import Sink
 from marketfeed.dtypes import empty_ticks
+from marketfeed.engine.behind import Lag, WhenBehind
 from marketfeed.engine.deadletters import DeadLetters
 from marketfeed.engine.delivery import Delivery, DeliveryState
 from marketfeed.engine.logs import get_log
+from marketfeed.engine.pipeline import _locate
 from marketfeed.engine.retry import Backoff
 from marketfeed.errors import SinkError
 from marketfeed.instruments import Instrument
@@ -302,3 +306,30 @@ def test_a_sink_that_exits_is_a_failed_sink_and_not_silence(journal: Journal) ->
     delivery = delivery_of(journal, Recorder(trouble))
     deliver_all(delivery)
     assert delivery.state is DeliveryState.FAILED
+
+
+class Positioned(Recorder):
+    """Stores how far it got, as a file sink does; does not know of what it did not get."""
+
+    stored: ClassVar[dict[str, int]] = {}
+
+    def position(self, journal: str) -> int | None:
+        return self.stored.get(journal)
+
+    def write(self, batch: TickBatch | CandleBatch) -> None:
+        super().write(batch)
+        self.stored[batch.journal] = int(batch.seq[-1]) + 1
+
+
+def test_rows_that_were_skipped_before_a_restart_are_counted_once(journal: Journal) -> None:
+    Positioned.stored.clear()
+    append(journal, *range(10))
+    for run in range(3):
+        sink = Positioned()
+        delivery = delivery_of(journal, sink, lag=Lag(WhenBehind.SKIP, rows=15), locate=partial(_locate, sink, journal))
+        append(journal, *range(20) if run < 2 else ())
+        deliver_all(delivery)
+        assert delivery.reader is not None
+        counts = delivery.reader.counts
+        assert min(counts) >= 0
+        assert counts.delivered + counts.skipped + counts.dead_lettered == counts.position - counts.start

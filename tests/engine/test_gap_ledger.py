@@ -130,6 +130,20 @@ def test_an_outage_lasts_from_the_last_data_to_the_first(begin: Begin) -> None:
     assert run.ledger.writer.seconds == {"outage": 7.0}
 
 
+@pytest.mark.parametrize("cause", ["outage", "mute", "taken_over"])
+def test_rows_that_were_on_their_way_when_the_line_was_lost_are_no_part_of_the_gap(begin: Begin, cause: str) -> None:
+    run = begin()
+    run.data()
+    last_ns = run.clock.wall_ns()
+    run.lose(last_ns, cause)
+    for _ in range(3):
+        run.tick()  # received before the loss, parsed only now
+    run.clock.advance(4)
+    run.data()
+    (gap,) = run.gaps
+    assert (gap.row_before, gap.row_after) == (3, 4)
+
+
 def test_what_befalls_an_open_gap_is_added_to_its_causes(begin: Begin) -> None:
     run = begin()
     since_ns = run.data()

@@ -101,6 +101,25 @@ def test_a_connection_that_was_given_up_takes_no_new_instruments(lines: Lines) -
     assert on(lines) == [["0", "2"], ["3", "4", "5"]]
     with pytest.raises(MarketFeedError, match="more than this account carries"):
         lines.subscribe(ALL[6:7], Mode.FULL)
+    lines.unsubscribe(ALL[4:6])
+    lines.subscribe([ALL[0]], Mode.FULL)  # asked for once more, it gets a place that works
+    assert on(lines) == [["2"], ["3", "0"]]
+
+
+def test_new_entries_of_the_master_are_taken_in_one_change(lines: Lines, monkeypatch: pytest.MonkeyPatch) -> None:
+    told: list[tuple[list[str], list[str]]] = []
+    wire, change = lines.wires[0], type(lines.wires[0]).change
+
+    def listen(self: Any, add: Subscription, remove: Any = ()) -> None:
+        told.append(([one.token for one in add], [one.token for one in remove]))
+        change(self, add, remove)
+
+    monkeypatch.setattr(type(wire), "change", listen)
+    swapped = [attrs.evolve(ALL[0], token="1"), attrs.evolve(ALL[1], token="0")]
+    renamed = attrs.evolve(ALL[2], lot_size=7)
+    lines.replace([(ALL[0], swapped[0]), (ALL[1], swapped[1]), (ALL[2], renamed)])
+    assert told == [(["1", "0"], ["0", "1"])]
+    assert set(wire.wanted) == {*swapped, renamed}
 
 
 def test_what_is_subscribed_in_that_mode_is_left_alone(lines: Lines, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -72,14 +72,16 @@ class Book:
         self.broken: list[str] = []
         """Errors of the next calls."""
 
-    def replace(self, old: Instrument, new: Instrument) -> None:
+    def replace(self, pairs: list[tuple[Instrument, Instrument]]) -> None:
         if self.broken:
             raise OSError(self.broken.pop())
-        self.wanted = self.wanted + Subscription.of([new], Mode.FULL) - [old]
-        self.done.append(("replace", old.token, new.token))
+        for old, new in pairs:
+            self.wanted = self.wanted + Subscription.of([new], Mode.FULL) - [old]
+            self.done.append(("replace", old.token, new.token))
 
     def unsubscribe(self, gone: list[Instrument]) -> None:
-        self.done.append(("unsubscribe", *[one.key for one in gone]))
+        if gone:
+            self.done.append(("unsubscribe", *[one.key for one in gone]))
 
     def subscribe(self, fresh: list[Instrument], mode: Mode) -> None:
         if GOLD in fresh:
@@ -113,8 +115,8 @@ def test_the_next_mornings_master_brings_new_tokens_and_takes_expired_instrument
     assert book.done == []  # the same day
     clock.advance(17 * 3600)
     upkeep.round()
-    assert book.done == [("replace", "408065", "777"), ("unsubscribe", "NFO:GOLD26NOVFUT")]
-    assert told == ["instrument_changed", "instrument_gone"]
+    assert book.done == [("unsubscribe", "NFO:GOLD26NOVFUT"), ("replace", "408065", "777")]
+    assert told == ["instrument_gone", "instrument_changed"]
     clock.advance(60)
     upkeep.round()
     assert upkeep.reloads == 1
@@ -142,18 +144,44 @@ def test_a_master_that_never_takes_the_session_costs_one_login_and_some_question
     assert len(master.asked) <= 12
 
 
+def test_a_new_day_is_tried_afresh_whatever_the_last_one_was_like() -> None:
+    master = Master(SessionExpired("dead"))
+    upkeep, clock, _ = upkeep_of(master, Book(INFY))
+    clock.advance(18 * 3600)
+    for _ in range(50):
+        upkeep.round()
+    master.answers = [InstrumentTable([INFY])]
+    asked = len(master.asked)
+    clock.advance(24 * 3600)
+    upkeep.round()
+    assert (master.asked[asked:], upkeep.reloads) == ([(False, True)], 1)
+
+
+def test_a_broker_that_cannot_be_reached_is_asked_again_within_minutes() -> None:
+    master = Master(LineLost("no answer"))
+    upkeep, clock, _ = upkeep_of(master, Book(INFY))
+    clock.advance(18 * 3600)
+    for _ in range(32):
+        upkeep.round()
+    asked = len(master.asked)
+    master.answers = [InstrumentTable([INFY])]
+    for _ in range(5):
+        upkeep.round()
+    assert (upkeep.reloads, len(master.asked)) == (1, asked + 1)
+
+
 def test_a_master_without_a_whole_exchange_ends_no_subscription() -> None:
     bse = attrs.evolve(INFY, exchange="BSE", token="5")
     tables = [InstrumentTable([]), InstrumentTable([bse]), InstrumentTable([INFY, bse], missing=["NFO"])]
-    master = Master(*tables, InstrumentTable([INFY, bse]))
+    master = Master(*tables)
     book = Book(INFY, bse)
     upkeep, clock, told = upkeep_of(master, book)
     clock.advance(18 * 3600)
     for _ in range(20):
         upkeep.round()
     assert (book.done, upkeep.reloads) == ([], 1)
-    assert told == ["master_incomplete"] * 3
-    assert [refresh for refresh, _ in master.asked] == [False, True, True, True]
+    assert told == ["master_incomplete"] * 2
+    assert [refresh for refresh, _ in master.asked] == [False, True, True]  # that NFO is missing is no matter here
 
 
 def test_a_share_that_is_not_listed_any_more_stays_subscribed_until_its_token_is_another_ones() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import os
+import shutil
 import stat
 import subprocess
 import sys
@@ -18,8 +19,10 @@ from marketfeed.dtypes import CANDLE, TICK, Rows
 from marketfeed.errors import JournalError
 from marketfeed.journal import Journal, Reader, candles_folder, ticks_folder
 from marketfeed.journal.attached import attach
+from marketfeed.journal.control import ControlPage
 from marketfeed.journal.disk import DiskJournal
 from marketfeed.journal.layout import PAGE, segment_firsts, segment_name
+from marketfeed.journal.segments import SegmentWriter
 
 MakeRows = Callable[..., Rows]
 
@@ -303,3 +306,74 @@ def test_leftovers_of_a_kill_during_creation_are_removed(folder: Path) -> None:
     Journal.create(folder).close()
     assert sorted(one.name for one in folder.iterdir()) == ["control", "cursors", "instruments.jsonl"]
     assert segment_firsts(folder) == []
+
+
+def test_rows_that_are_forced_one_by_one_stay_durable_over_many_segments(folder: Path, rows: MakeRows) -> None:
+    with Journal.create(folder, rows_per_segment=64, sync="batch", keep_bytes=10**6) as journal:
+        for number in range(2000):  # the second thread closes a full segment every 64 rows
+            journal.append(rows(1, first=number))
+        assert not journal.sync_failed
+        assert journal.page.synced == 2000
+
+
+class FullDisk:
+    """No room for a new segment."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.full = False
+        usual = SegmentWriter._open
+
+        def open_(writer: SegmentWriter, first_row: int) -> int:
+            if self.full:
+                raise OSError(28, "No space left on device")
+            return usual(writer, first_row)
+
+        monkeypatch.setattr(SegmentWriter, "_open", open_)
+
+
+def test_rows_of_an_append_that_failed_are_not_there_after_closing(
+    folder: Path, rows: MakeRows, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    disk = FullDisk(monkeypatch)
+    with Journal.create(folder, rows_per_segment=64) as journal:
+        journal.append(rows(50))
+        disk.full = True
+        with pytest.raises(OSError, match="No space"):
+            journal.append(rows(30, first=50))  # 14 of them found room
+        disk.full = False
+    with Journal.create(folder) as journal:
+        assert (journal.committed, journal.recovery.found) == (50, 0)
+        journal.append(rows(30, first=50))
+        assert drain(journal.reader(start="oldest")) == list(range(80))
+
+
+def test_a_shorter_append_leaves_nothing_of_a_failed_one_behind_it(
+    folder: Path, rows: MakeRows, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    disk = FullDisk(monkeypatch)
+    journal = Journal.create(folder, rows_per_segment=64)
+    journal.append(rows(50))
+    disk.full = True
+    with pytest.raises(OSError, match="No space"):
+        journal.append(rows(30, first=50))
+    journal.append(rows(3, first=900))
+    copy = folder.with_name("copy")
+    shutil.copytree(folder, copy)  # as a kill would leave it
+    journal.close()
+    with Journal.create(copy) as after:
+        assert drain(after.reader(start="oldest")) == [*range(50), 900, 901, 902]
+
+
+def test_a_run_is_known_on_the_disk_before_its_first_row(
+    folder: Path, rows: MakeRows, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    forced: list[int] = []
+    usual = ControlPage.sync
+
+    def sync(page: ControlPage) -> None:
+        forced.append(page.pid)
+        usual(page)
+
+    monkeypatch.setattr(ControlPage, "sync", sync)
+    with Journal.create(folder):
+        assert forced == [os.getpid()]

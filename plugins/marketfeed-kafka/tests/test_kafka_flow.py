@@ -41,12 +41,14 @@ class Producer:
     silent: bool = False
     unsendable: set[int] = attrs.field(factory=set)
     knows_topics: bool = True
+    gone: set[str] = attrs.field(factory=set)
+    """Topics that were deleted."""
     exact: bool = True
     fatal: Failure | None = None
     closed: bool = False
 
     def partitions(self, topic: str) -> int:
-        if not self.knows_topics:
+        if not self.knows_topics or topic in self.gone:
             raise SinkError("no metadata yet")
         return 1
 
@@ -116,3 +118,18 @@ def test_behind_a_chunk_that_a_new_producer_could_not_send_nothing_is_sent() -> 
     flow.drain()
     assert log == [0, 1, 2, 0, 1, 2]  # of the first and of the last producer
     assert flow.refused == []
+
+
+def test_a_dead_letter_topic_that_goes_away_gives_its_rows_back_and_holds_up_nobody() -> None:
+    log: list[int] = []
+    flow = flow_of(Producer(log, silent=True), Producer(log, gone={"dead"}))
+    flow.open()
+    flow.put(chunk_of(0))
+    why = ValueError("too large")
+    flow.put(attrs.evolve(chunk_of(7), topic="dead", letter=why))
+    with pytest.raises(SinkError, match="has not acknowledged anything"):
+        flow.drain()
+    log.clear()
+    flow.drain()
+    assert log == [0]
+    assert [(one.places.tolist(), one.error) for one in flow.refused] == [([7], why)]

@@ -235,7 +235,9 @@ class TestInstruments:
     def test_they_are_fetched_with_the_session_and_the_indices_added(
         self, broker: Broker, http: HttpSession, dialect: str
     ) -> None:
-        broker.says(self.CSV if dialect == "a" else [])
+        share = {"token": "9552", "symbol": "RVNL", "name": "RVNL-EQ", "expiry": "", "strike": ""}
+        share |= {"lotsize": "1", "instrumenttype": "EQ", "exch_seg": "NSE", "tick_size": "0.05"}
+        broker.says(self.CSV if dialect == "a" else [share])
         table = fetch_instruments(settings(broker, dialect=dialect), SESSION, http)
         assert table["NSE:NIFTY 50"].token == "1:26000"
         assert table["BSE:SENSEX"].kind == Kind.INDEX
@@ -243,6 +245,14 @@ class TestInstruments:
         name = "scriptmaster" if dialect == "a" else "OpenAPIScripMaster"
         assert asked.path == f"/openapi/type{dialect}/instruments/{name}"
         assert asked.headers["Authorization"] == ("token ke+y=:tok" if dialect == "a" else "Bearer tok")
+
+    @pytest.mark.parametrize("dialect", ["a", "b"])
+    def test_a_list_without_a_single_instrument_is_refused(
+        self, broker: Broker, http: HttpSession, dialect: str
+    ) -> None:
+        broker.says(self.CSV.splitlines()[0] if dialect == "a" else [])
+        with pytest.raises(RequestRejected, match="is empty"):
+            fetch_instruments(settings(broker, dialect=dialect), SESSION, http)
 
     def test_they_need_a_session_that_is_alive(self, broker: Broker, http: HttpSession) -> None:
         with pytest.raises(SessionExpired):

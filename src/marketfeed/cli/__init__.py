@@ -60,6 +60,11 @@ class _Commands(click.Group):
             return super().invoke(ctx)
         except MarketFeedError as error:
             raise _Failure(error, ctx.params["debug"]) from error
+        except OSError as error:  # a folder that is not there, no permission, a full disk
+            if isinstance(error, BrokenPipeError):
+                raise
+            what = f"{error.filename}: {error.strerror}" if error.filename else str(error)
+            raise _Failure(MarketFeedError(what), ctx.params["debug"]) from error
 
     def main(self, *args: Any, standalone_mode: bool = True, **options: Any) -> Any:
         """As in click, with the exit codes above."""

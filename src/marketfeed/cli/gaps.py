@@ -97,7 +97,8 @@ def _catalog(folder: Path) -> Catalog:
     from marketfeed.journal.catalog import FileCatalog
     from marketfeed.journal.layout import INSTRUMENTS, ticks_folder
 
-    return FileCatalog(ticks_folder(folder.parent, folder.resolve().name) / INSTRUMENTS, writable=False)
+    folder = folder.resolve()  # "." has neither name nor parent
+    return FileCatalog(ticks_folder(folder.parent, folder.name) / INSTRUMENTS, writable=False)
 
 
 def _name(catalog: Catalog, number: int) -> str:

@@ -132,6 +132,8 @@ def show(key: str, vendors: tuple[str, ...], config_file: Path | None, sandbox: 
         tables = dict(books.tables(vendors or books.installed))
     first = next((table[key] for table in tables.values() if key in table), None)
     if first is None:
+        if any(letter in key for letter in "*?["):
+            raise ConfigError([Problem("KEY", f"{key!r} may mean many; see `marketfeed instruments search`")])
         hints = [f"{table.select([key])[1][0]} (vendor {name})" for name, table in tables.items()]
         raise ConfigError([Problem("KEY", text) for text in hints or ["no vendor's instruments are there"]])
     rows = []

@@ -101,7 +101,7 @@ def _play(
     logs.configure("warning")
     tables, environ = _read(config)
     feed = open_captures(places)[0].header.feed
-    names = list(sinks) or _sinks_of(tables, feed) or ["stdout"]
+    names = list(sinks) or _sinks_of(config, tables, environ, feed) or ["stdout"]
     tables = {"sinks": {**tables.get("sinks", {})}, "validation": tables.get("validation")}
     for sink, name, value in options:
         if sink not in names:
@@ -133,15 +133,19 @@ def _read(config: Path | None) -> tuple[dict[str, Any], Mapping[str, str] | None
     return dict(read_document(config).values), read_environ(config.parent, os.environ)
 
 
-def _sinks_of(tables: Mapping[str, Any], feed: str) -> list[str]:
+def _sinks_of(
+    config: Path | None, tables: Mapping[str, Any], environ: Mapping[str, str] | None, feed: str
+) -> list[str]:
     """The sinks of the feed of that name in a configuration, or of its only one."""
-    feeds = tables.get("feeds", {})
-    if not feeds:
+    from marketfeed import config as configuration
+
+    if config is None or not tables.get("feeds"):
         return []
-    if feed not in feeds and len(feeds) > 1:
+    found = configuration.load(config, environ=environ, placeholder="not used").feeds  # replay logs in nowhere
+    if feed not in found and len(found) > 1:
         raise click.BadParameter(f"--config has no feed {feed!r}, which was captured; say which --sink to use")
-    chosen = feeds[feed] if feed in feeds else next(iter(feeds.values()))
-    return list(chosen.get("sinks", []))
+    chosen = found[feed] if feed in found else next(iter(found.values()))
+    return list(chosen.sinks)
 
 
 def _missing(files: Sequence[CaptureFile]) -> list[str]:

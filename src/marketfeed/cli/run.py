@@ -84,10 +84,11 @@ def _run(
     config: Any, plugins: Any, clock: Any, duration: float | None, max_ticks: int | None, drain: bool
 ) -> Exception | None:
     from marketfeed.feed import Feed
-    from marketfeed.tokens import MemoryTokenStore
+    from marketfeed.tokens import FileTokenStore, LenientTokenStore, MemoryTokenStore
 
     _tell_elsewhere(config)
-    tokens = MemoryTokenStore() if clock is not None else None  # sandbox tokens are worth nothing later
+    # Sandbox tokens are worth nothing later. All feeds have one store: what cannot be written they share all the same.
+    tokens = MemoryTokenStore() if clock is not None else LenientTokenStore(FileTokenStore())
     feeds = [Feed.from_config(config, name, plugins=plugins, clock=clock, tokens=tokens) for name in config.feeds]
     if drain:
         return _drain(feeds)

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -34,6 +33,7 @@ from marketfeed.config.settings import (
 )
 from marketfeed.errors import ConfigError
 from marketfeed.plugins import Plugins
+from marketfeed.redaction import USERINFO
 
 __all__ = [
     "CALENDARS",
@@ -54,7 +54,6 @@ __all__ = [
 ]
 
 _HIDDEN = "***"
-_USERINFO = re.compile(r"(?<=://)[^/@\s]+@")
 
 
 def load(
@@ -178,4 +177,4 @@ def _shown(value: Any, secret: bool) -> Any:
         return _plain(value)
     if value is None or isinstance(value, bool | int | float):
         return value
-    return _USERINFO.sub(f"{_HIDDEN}@", str(value))
+    return USERINFO.sub(_HIDDEN, str(value))

@@ -32,6 +32,8 @@ __all__ = ["build_config"]
 
 _SECTIONS = ("feeds", "vendors", "sinks", "journal", "capture", "dead_letters", "validation", "metrics", "log")
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_-]*")
+_OPEN_LATER = frozenset({"CDS", "BCD", "MCX", "NCO"})
+"""Exchanges whose day does not end with that of NSE's shares."""
 _COMMON = frozenset({"batch_rows", "batch_timeout_s", "flush_every_s", "start", "on_startup_error"}) | {
     *("process", "when_behind", "lag_limit_rows", "lag_limit_s"),
 }
@@ -286,6 +288,12 @@ class _Builder:
                 if name not in used:
                     line = self.document.line((section, name))
                     yield Problem(f"{section}.{name}", "no feed uses it", line)
+        for feed in feeds.values():
+            later = sorted({text.partition(":")[0] for text in feed.instruments} & _OPEN_LATER)
+            if feed.calendar == "NSE" and later:
+                text = f"{', '.join(later)} trades when NSE is closed: a line lost then is not connected again that day"
+                path = ("feeds", feed.name)
+                yield Problem(".".join((*path, "calendar")), f'{text}; use "always"', self.document.line(path))
 
 
 def _whole(named: Mapping[str, Named | None]) -> dict[str, Named]:

@@ -60,12 +60,17 @@ def read_document(path: Path) -> Document:
 def read_environ(folder: Path, environ: Mapping[str, str]) -> dict[str, str]:
     """``environ`` over the ``.env`` file in that folder, if there is one; nothing is put into the process.
 
-    Values of ``.env`` are taken as they stand (no ``${...}`` inside). Empty variables count as not set.
+    Values of ``.env`` are taken as they stand (no ``${...}`` inside). Empty variables count as not set. Raises
+    ``ConfigError`` for a ``.env`` that cannot be read.
     """
     from dotenv import dotenv_values
 
     file = folder / ".env"
-    given = dotenv_values(file, interpolate=False) if file.is_file() else {}
+    try:
+        given = dotenv_values(file, interpolate=False) if file.is_file() else {}
+    except (OSError, UnicodeDecodeError) as error:
+        why = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
+        raise ConfigError([Problem("", f"cannot be read: {why}")], file) from None
     return {name: value for name, value in {**given, **environ}.items() if value}
 
 

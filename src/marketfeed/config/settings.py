@@ -11,6 +11,7 @@ from typing import Any, Literal
 
 import attrs
 
+from marketfeed.calendars import MarketCalendar
 from marketfeed.config.options import Mismatch, options_of, parse_bytes
 from marketfeed.contract import Sink, VendorSettings
 from marketfeed.enums import Mode
@@ -69,8 +70,13 @@ def _positive(_: object, __: object, value: float) -> None:
 
 
 def _known_calendar(_: object, __: object, value: str) -> None:
-    if value not in CALENDARS:
-        raise Mismatch(" or ".join(f'"{name}"' for name in CALENDARS))
+    try:
+        MarketCalendar.named(value)
+    except KeyError:
+        names = " or ".join(f'"{name}"' for name in CALENDARS)
+        raise Mismatch(f"{names}, or a .json file with hours and holidays") from None
+    except (OSError, ValueError) as error:
+        raise Mismatch(f"a calendar that can be read ({error})") from None
 
 
 @attrs.frozen(kw_only=True)
@@ -87,7 +93,7 @@ class FeedConfig:
     mode: Mode = Mode.FULL
     """How much of each instrument: ltp, quote or full"""
     calendar: str = attrs.field(default="NSE", validator=_known_calendar)
-    """Market hours outside of which silence is normal: NSE, or always"""
+    """Market hours, outside of which silence is normal and a lost line is left alone: NSE, always, or a .json file"""
     stop_timeout_s: float = attrs.field(default=10.0, validator=_at_least(0))
     """Seconds that sinks get to finish when the feed stops"""
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 from types import SimpleNamespace
 from typing import Any, TypeVar
@@ -12,10 +11,10 @@ import attrs
 from marketfeed.config.file import Document
 from marketfeed.config.options import EnvText, Mismatch, Option, convert, near, options_of
 from marketfeed.errors import Problem
+from marketfeed.redaction import USERINFO
 
 __all__ = ["TableReader"]
 
-_USERINFO = re.compile(r"(?<=://)[^/@\s]+@")
 _MIN_SECRET = 4  # shorter texts would blank out ordinary words
 _UNSET = object()
 Made = TypeVar("Made")
@@ -172,7 +171,7 @@ class TableReader:
     def _scrub(self, text: str) -> str:
         for value in sorted(self._secrets, key=len, reverse=True):
             text = text.replace(value, "***")
-        return _USERINFO.sub("***@", text)
+        return USERINFO.sub("***", text)
 
 
 def _is_reference(value: object) -> bool:

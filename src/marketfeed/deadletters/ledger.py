@@ -66,7 +66,7 @@ class Ledger:
                 self.open = None
                 for identity, values in line["letters"].items():
                     self.taken.setdefault(identity, Counter()).update(values["rows"])
-                    self.attempts[identity] += 1
+                    self.attempts[identity] += values.get("attempts", 1)
                     if values["finished"]:
                         self.finished.add(identity)
 
@@ -80,7 +80,7 @@ class Ledger:
         draft.unlink(missing_ok=True)
         new = Ledger(draft)
         letters = {name: list(rows.elements()) for name, rows in self.taken.items()}
-        new.done(letters, self.finished, at_ns=0, target="earlier replays")
+        new.done(letters, self.finished, at_ns=0, target="earlier replays", attempts=self.attempts)
         draft.replace(self._path)
 
     # --- writing ------------------------------------------------------------------------------
@@ -93,9 +93,21 @@ class Ledger:
         """What was begun did not happen."""
         self._add({"step": "void"})
 
-    def done(self, letters: Mapping[str, Sequence[int]], finished: Collection[str], *, at_ns: int, target: str) -> None:
-        """These rows were accepted by ``target``; ``finished`` letters have none left."""
-        values = {name: {"rows": list(rows), "finished": name in finished} for name, rows in letters.items()}
+    def done(
+        self,
+        letters: Mapping[str, Sequence[int]],
+        finished: Collection[str],
+        *,
+        at_ns: int,
+        target: str,
+        attempts: Mapping[str, int] | None = None,
+    ) -> None:
+        """These rows were accepted by ``target``, in one attempt or so many; ``finished`` letters have none left."""
+        took = attempts or {}
+        values = {
+            name: {"rows": list(rows), "finished": name in finished, "attempts": took.get(name, 1)}
+            for name, rows in letters.items()
+        }
         self._add({"step": "done", "at_ns": at_ns, "target": target, "letters": values})
 
     def _add(self, line: dict[str, Any]) -> None:

@@ -84,7 +84,10 @@ class Assembly:
         """Market hours; a stream elsewhere (a sandbox, a replay) keeps hours of its own."""
         settings = self.vendor.settings
         usual = attrs.fields_dict(type(settings))["stream_url"].default
-        return MarketCalendar.named(self.feed.calendar if settings.stream_url == usual else "always")
+        found = MarketCalendar.named(self.feed.calendar if settings.stream_url == usual else "always")
+        if found.ends_soon(self.clock.wall_ns()):
+            self.log.warning("the calendar knows no holidays after this day", day=str(found.known_until))
+        return found
 
     def pipeline(self, plans: list[SinkPlan], listeners: list[Callable[[Event], None]], account: Account) -> Pipeline:
         """Open the journal and start the sinks."""

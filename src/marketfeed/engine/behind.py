@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator
 from enum import StrEnum
 
 import attrs
@@ -45,27 +45,32 @@ class Lag:
         return self.seconds is not None and reader.waiting_seconds > self.seconds
 
 
-def take_until(reader: Reader, row: int) -> list[TickBatch]:
+def take_until(reader: Reader, row: int) -> Iterator[TickBatch]:
     """All batches up to ``row`` (excluded), without copying them."""
-    batches = []
     while reader.next_row < row:
         batch = reader.take(min(_BLOCK_ROWS, row - reader.next_row))
         if not len(batch):
-            break
-        batches.append(batch)
-    return batches
+            return
+        yield batch
 
 
-def newest_of_each(batches: Sequence[TickBatch]) -> TickBatch:
-    """The last row of each instrument, in row order, as one batch. ``batches`` must not be empty."""
-    numbers = np.concatenate([batch.rows["instrument"] for batch in batches])
+def newest_of_each(batches: Iterable[TickBatch]) -> TickBatch | None:
+    """The last row of each instrument, in row order, as one batch; None without batches. Needs memory for one batch
+    and one row of each instrument, however many batches there are."""
+    found: TickBatch | None = None
+    for batch in batches:
+        found = _newest(batch) if found is None else _newest(_joined(found, batch))
+    return found
+
+
+def _joined(older: TickBatch, newer: TickBatch) -> TickBatch:
+    rows = np.frombuffer(older.rows.tobytes() + newer.rows.tobytes(), newer.rows.dtype)
+    return TickBatch(rows, newer.origin, np.concatenate([older.seq, newer.seq]))
+
+
+def _newest(batch: TickBatch) -> TickBatch:
+    numbers = batch.rows["instrument"]
     _, from_end = np.unique(numbers[::-1], return_index=True)
     places = np.sort(len(numbers) - 1 - from_end)
-    pieces, seq, start = [], [], 0
-    for batch in batches:
-        mine = places[(places >= start) & (places < start + len(batch))] - start
-        pieces.append(batch.rows[mine].tobytes())
-        seq.append(batch.seq[mine])
-        start += len(batch)
-    rows = np.frombuffer(b"".join(pieces), batches[0].rows.dtype)
-    return TickBatch(rows, batches[-1].origin, np.concatenate(seq))
+    rows = np.frombuffer(batch.rows[places].tobytes(), batch.rows.dtype)
+    return TickBatch(rows, batch.origin, batch.seq[places])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from enum import StrEnum
 from typing import Any
 
@@ -174,12 +174,16 @@ class Delivery:
         self._flush(reader)
         first, end = reader.next_row, reader.next_row + reader.waiting
         batches = take_until(reader, end)
-        taken = sum(map(len, batches))
-        kept = 0
-        if batches and self.lag.policy is WhenBehind.LATEST:
-            newest = newest_of_each(batches)
-            kept = len(newest)
-            self._write(newest)
+        taken = kept = 0
+        if self.lag.policy is WhenBehind.LATEST:
+            sizes: list[int] = []
+            newest = newest_of_each(_counted(batches, sizes))
+            taken = sum(sizes)
+            if newest is not None:
+                kept = len(newest)
+                self._write(newest)
+        else:
+            taken = sum(map(len, batches))
         self._skipped += taken - kept
         self._unflushed += taken
         self.log.warning("sink is too far behind", sink=self.name, policy=self.lag.policy.value, skipped=taken - kept)
@@ -233,6 +237,8 @@ class Delivery:
 
     def _flush(self, reader: Reader) -> None:
         while self._unflushed:
+            if self._refused:
+                self.deadletters.settle()  # before a sink stores a position behind rows that it did not get
             try:
                 self.sink.flush()
             except SinkError as error:
@@ -278,3 +284,9 @@ class Delivery:
             self.log.error("sink did not close", sink=self.name, error=self.deadletters.shown(str(error)))
         if self.reader is not None:
             self.reader.close()
+
+
+def _counted(batches: Iterable[TickBatch], sizes: list[int]) -> Iterator[TickBatch]:
+    for batch in batches:
+        sizes.append(len(batch))
+        yield batch

@@ -118,7 +118,7 @@ class GapWriter:
         why: str = "",
     ) -> None:
         end_ns = max(end_ns, gap.start_ns)
-        if gap.connection is not None and gap.cause in (Cause.OUTAGE, Cause.MUTE):
+        if gap.connection is not None and gap.cause in (Cause.OUTAGE, Cause.MUTE, Cause.TAKEN_OVER):
             row_before = self.last_row_at(gap.start_ns)  # once more: rows may have been on their way
         event = Closed(
             gap=gap.number,

@@ -88,10 +88,11 @@ class Lines:
         """
         with self._lock:
             asked = Subscription.of(instruments, mode)
-            fresh = asked - self.wanted
-            self._check_room(len(fresh))
+            live = [wire for wire in self.wires if wire.error is None]
+            fresh = asked - [one for wire in live for one in wire.wanted]
+            self._check_room(fresh)
             self._name(fresh)
-            for wire in (one for one in self.wires if one.error is None):
+            for wire in live:
                 moved = [one for one, mode in wire.wanted.items() if asked.get(one, mode) != mode]
                 known = Subscription({one: asked[one] for one in moved})
                 free = self.limits.per_connection - len(wire.wanted)
@@ -102,6 +103,14 @@ class Lines:
                     self.listener.subscribed(wire.number, wire.wanted)
             for part in spread(fresh, self.limits):
                 self._open(part)
+            self._forget_on_dead_wires(asked)
+
+    def _forget_on_dead_wires(self, asked: Subscription) -> None:
+        """They have another connection now."""
+        for wire in self.wires:
+            if wire.error is not None and any(one in asked for one in wire.wanted):
+                wire.wanted = wire.wanted - asked
+                self.listener.subscribed(wire.number, wire.wanted)
 
     def unsubscribe(self, instruments: Iterable[Instrument]) -> None:
         """Take instruments away; a connection that has none left stays open for others."""
@@ -113,24 +122,33 @@ class Lines:
                     wire.change(Subscription(), mine)
                     self.listener.subscribed(wire.number, wire.wanted)
 
-    def replace(self, old: Instrument, new: Instrument) -> None:
-        """The master lists an instrument anew: take the new entry, on the same connection."""
+    def replace(self, pairs: Iterable[tuple[Instrument, Instrument]]) -> None:
+        """The master lists instruments anew, (old, new): take the new entries, on the same connections.
+
+        In one change for each connection, for one's new token may be another one's old one.
+        """
+        news = dict(pairs)
         with self._lock:
             for wire in self.wires:
-                if old in wire.wanted:
-                    self._name([new])
-                    if new.token == old.token:  # the broker need not know
+                mine = {old: news[old] for old in wire.wanted if old in news}
+                if not mine:
+                    continue
+                self._name(mine.values())
+                moved = {old: new for old, new in mine.items() if old.token != new.token}
+                modes = {new: wire.wanted[old] for old, new in moved.items()}
+                for old, new in mine.items():
+                    if old not in moved:  # the broker need not know
                         wire.rename(old, new)
-                    else:
-                        wire.change(Subscription.of([new], wire.wanted[old]), [old])
-                    self.listener.subscribed(wire.number, wire.wanted)
+                if moved:
+                    wire.change(Subscription(modes), moved)
+                self.listener.subscribed(wire.number, wire.wanted)
 
-    def _check_room(self, fresh: int) -> None:
-        """A connection that was given up keeps what it had and takes nothing more."""
+    def _check_room(self, fresh: Subscription) -> None:
+        """A connection that was given up takes nothing more."""
         size, free = self.limits.per_connection, self.limits.connections - len(self.wires)
         room = free * size + sum(size - len(wire.wanted) for wire in self.wires if wire.error is None)
-        if fresh > room:
-            raise _too_many(len(self.wanted) + fresh, self.limits)
+        if len(fresh) > room:
+            raise _too_many(len(self.wanted + fresh), self.limits)
 
     def stop(self) -> None:
         """Ask all wires to end; returns at once."""

@@ -400,5 +400,6 @@ def _locate(sink: Sink, journal: Journal, reader: Reader) -> None:
         name = f"{journal.id}.{epoch}"
         row = sink.position(name)
         if row is not None:
-            reader.seek(journal.locate(name, row) or 0)
+            # Rows that are gone need not be found missing at each start.
+            reader.seek(max(journal.locate(name, row) or 0, min(reader.position, journal.oldest)))
             return

@@ -17,7 +17,8 @@ from marketfeed.engine.account import Account
 from marketfeed.engine.latest import Latest
 from marketfeed.engine.lines import Lines
 from marketfeed.engine.logs import Log
-from marketfeed.errors import MarketFeedError
+from marketfeed.enums import Kind
+from marketfeed.errors import MarketFeedError, SessionExpired
 from marketfeed.identity import partner
 from marketfeed.instruments import Instrument, InstrumentTable
 from marketfeed.masters import master_day
@@ -25,8 +26,8 @@ from marketfeed.masters import master_day
 __all__ = ["SilenceWatch", "Upkeep"]
 
 _ROUND_S = 60.0
-_LONGEST_PAUSE = 30
-"""Rounds between two tries to get the day's master."""
+_LONGEST_PAUSE, _SHORT_PAUSE = 30, 5
+"""Rounds between two tries to get the day's master, at most; the short one where the broker just cannot be reached."""
 _USUAL_ROUNDS = 10
 """An instrument that ticked in each of so many minutes is expected in the next one."""
 _MOST_TOLD = 20
@@ -84,6 +85,8 @@ class Upkeep:
     """Instrument masters loaded since the start."""
     _silence: SilenceWatch = attrs.field(factory=SilenceWatch)
     _day: Any = None
+    _tried: Any = None
+    """The day whose master was asked for last."""
     _tries: int = 0
     """How often the present day's master was asked for in vain."""
     _pause: int = 0
@@ -103,6 +106,8 @@ class Upkeep:
         day = master_day(now_ns)
         if self._day is None:
             self._day = day
+        if day != self._tried:
+            self._tried, self._tries, self._pause, self._renewed = day, 0, 0, False
         if day != self._day and self._reload():
             self._day = day
         if self.calendar.is_open(now_ns):
@@ -116,43 +121,58 @@ class Upkeep:
             self._pause -= 1
             return False
         refresh, self._tries = self._tries > 0, self._tries + 1
-        self._pause = min(2 ** (self._tries - 1), _LONGEST_PAUSE) - 1
         logins = self.account.logins
         try:
             table = self.account.instruments(refresh=refresh, renew=not self._renewed)
-            kept = [old for old in self.lines.wanted if not self._follow(old, table)]
+            kept = self._follow(table)
             self._select_again(table)
         except (MarketFeedError, OSError) as error:
+            self._rest(_LONGEST_PAUSE if isinstance(error, SessionExpired) else _SHORT_PAUSE)
             self.log.warning("the day's instruments cannot be loaded; trying again", error=str(error))
             return False
         finally:
             self._renewed |= self.account.logins != logins  # a new session that does no better is no reason for another
         return self._believe(table, kept)
 
-    def _follow(self, old: Instrument, table: InstrumentTable) -> bool:
-        """Take what an instrument is today; False if the master has nothing of one that should be there."""
-        new = table.get(old.key) or partner(old, table)[0]
-        if new is None:
-            expired = old.expiry is not None and old.expiry < master_day(self.clock.wall_ns())
-            if expired or table.by_token(old.token) is not None:  # else its token is somebody else's
-                self.lines.unsubscribe([old])
-                self.emit("instrument_gone", None, {"instrument": old.key, "token": old.token})
-                return True
-            return False
-        if new.key != old.key:
-            self.lines.replace(old, new)
-            self.emit("instrument_renamed", None, {"instrument": old.key, "now": new.key})
-        elif new != old:
-            self.lines.replace(old, new)
-            self.emit("instrument_changed", None, {"instrument": old.key, "was": old.token, "now": new.token})
-        return True
+    def _rest(self, longest: int) -> None:
+        """Let 0, 1, 3, 7, ... rounds pass before the next try."""
+        self._pause = min(2 ** (self._tries - 1), longest) - 1
+
+    def _follow(self, table: InstrumentTable) -> list[Instrument]:
+        """Take what the instruments are today; those that should be there and are not stay, and are given back.
+
+        What goes goes first: its token may be another one's from today on.
+        """
+        gone, moved, kept = [], [], []
+        today = master_day(self.clock.wall_ns())
+        for old in self.lines.wanted:
+            new = table.get(old.key) or partner(old, table)[0]
+            expired = old.expiry is not None and old.expiry < today
+            if new is None and (expired or table.by_token(old.token) is not None):
+                gone.append(old)
+            elif new is None:
+                kept.append(old)
+            elif new != old:
+                moved.append((old, new))
+        self.lines.unsubscribe(gone)
+        for one in gone:
+            self.emit("instrument_gone", None, {"instrument": one.key, "token": one.token})
+        self.lines.replace(moved)
+        for old, new in moved:
+            if new.key != old.key:
+                self.emit("instrument_renamed", None, {"instrument": old.key, "now": new.key})
+            else:
+                self.emit("instrument_changed", None, {"instrument": old.key, "was": old.token, "now": new.token})
+        return kept
 
     def _believe(self, table: InstrumentTable, kept: Sequence[Instrument]) -> bool:
         """Whether the master is all there is today. What it should have and has not stays subscribed: a file that
         is missing for an hour must not end a feed, and a share that is really gone costs nothing."""
-        listed = {one.exchange for one in table} if kept else set()
-        missing = [*table.missing, *sorted({one.exchange for one in kept} - listed)]
+        listed = {(one.exchange, one.kind == Kind.INDEX) for one in table} if kept else set()
+        absent = {one.exchange for one in kept if (one.exchange, one.kind == Kind.INDEX) not in listed}
+        missing = [*table.missing, *sorted(absent)] if kept else []  # a file that nobody wants does not matter
         if missing:
+            self._rest(_LONGEST_PAUSE)
             self.log.error("the day's instruments are not complete; trying again", missing=missing, kept=len(kept))
             self.emit("master_incomplete", None, {"missing": missing, "kept": len(kept)})
             return False
@@ -160,7 +180,6 @@ class Upkeep:
             self.log.warning("the day's instruments lack one that stays subscribed", instrument=one.key)
             self.emit("instrument_unlisted", None, {"instrument": one.key, "token": one.token})
         self.reloads += 1
-        self._tries, self._pause, self._renewed = 0, 0, False
         self.log.info("the day's instruments are loaded", instruments=len(table))
         return True
 

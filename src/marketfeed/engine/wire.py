@@ -256,7 +256,7 @@ class Wire:
             now = self.clock.monotonic()
             if size:
                 heard = now
-                watchdog.sign(now, pong=len(messages) == 1 and messages[0][0] == ws.PONG)
+                watchdog.sign(now, pong=bool(messages) and all(one[0] == ws.PONG for one in messages))
                 self._take(line, messages, size, now)
             if now - checked >= _CHECK_S:
                 checked = now

@@ -103,7 +103,10 @@ class DiskJournal(FileJournal):
         self._page_synced_at = self._clock.monotonic()
         self._monotonic = Monotonic(self.dtype, last_received_ns(folder, page))
         self._segments = SegmentWriter(folder, page.geometry)
+        self._spoiled = 0
+        """Rows below this may have been written by an ``append`` that failed, and were never published."""
         page.begin_run(self._clock.wall_ns())
+        page.sync()  # or after a power cut nobody would know that this run was under way
         self._upkeep = Upkeep(self._work, PERIOD_S[sync], "journal-upkeep")
 
     # --- writing --------------------------------------------------------------------------
@@ -120,13 +123,23 @@ class DiskJournal(FileJournal):
             self._make_room(stop)
         last_ns = self._monotonic.raised(rows)
         self._check.fill(rows, first)
-        self._segments.write(first, rows.view("u1").data)
-        if self._mode == "batch":
-            self._force(stop)
+        self._write(first, stop, rows)
         self._next, self._monotonic.last_ns = stop, last_ns
         self.page.publish(stop)  # last: whoever sees the count finds the rows
         self._ring()
         return stop
+
+    def _write(self, first: int, stop: int, rows: Rows) -> None:
+        try:
+            self._segments.write(first, rows.view("u1").data)
+            if stop < self._spoiled:  # what a longer one left behind, which would look like rows behind these
+                self._segments.wipe(stop, self._spoiled)
+            if self._mode == "batch":
+                self._force(stop)
+        except OSError:
+            self._spoiled = max(self._spoiled, stop)
+            raise
+        self._spoiled = 0
 
     def _make_room(self, stop: int) -> None:
         """A new segment is about to begin, for rows up to ``stop``."""
@@ -187,6 +200,8 @@ class DiskJournal(FileJournal):
         super().close()
         self._upkeep.stop()
         try:
+            if self._spoiled:
+                self._segments.wipe(self._next, self._spoiled)
             self._force(self._next)
         finally:
             self._segments.close()

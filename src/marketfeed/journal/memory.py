@@ -125,8 +125,8 @@ def _is_ours_alone(block: Block) -> bool:
     """Whether no reader and no batch holds a piece of a block that was just taken out.
 
     The references counted are those of this call and of its caller. Without a global interpreter lock
-    they may change meanwhile, so the answer is no there.
+    they may change meanwhile, so the answer is no there, and from Python 3.14 on, which counts otherwise.
     """
     owner = block.rows.base
-    locked = getattr(sys, "_is_gil_enabled", lambda: True)()
+    locked = getattr(sys, "_is_gil_enabled", lambda: True)() and sys.version_info < (3, 14)
     return locked and sys.getrefcount(owner) == 3 and sys.getrefcount(block.rows) == 2 and sys.getrefcount(block) == 3

@@ -284,12 +284,17 @@ class Reader:
     def seek(self, row: int) -> None:
         """Go on with ``row`` and commit that: for a consumer that stores its position with its rows.
 
-        Going forward counts the rows between as delivered, going back takes them from the count.
+        Going forward counts the rows between as delivered. Going back takes them from the counts, from that of
+        skipped rows first: a consumer does not store a position for what it did not get.
         """
         row = max(0, min(row, self._store.committed))
         self._next = row
         self._gaps = []
-        self._store_state(self._state._replace(start=min(self._state.start, row), position=row))
+        state, back = self._state, max(0, self._state.position - row)
+        skipped = max(0, state.skipped - back)
+        dead = max(0, state.dead_lettered - (back - (state.skipped - skipped)))
+        start = min(state.start, row)
+        self._store_state(state._replace(start=start, position=row, skipped=skipped, dead_lettered=dead))
 
     def rewind(self) -> None:
         """Take again what was taken and not committed."""

@@ -52,6 +52,8 @@ def recover(folder: Path, page: ControlPage, now_ns: int) -> Recovery:
     geometry, published = page.geometry, page.committed
     firsts = segment_firsts(folder)
     end = _scan(folder, geometry, max(page.synced, _oldest_file(page, firsts)))
+    if page.pid == 0:  # closed in order: what stands behind is left of an append that failed
+        end = min(end, published)
     oldest = _oldest_kept(page.oldest, end, geometry, firsts)
     rebooted = page.pid != 0 and not _same_boot(page.boot, boot_identity())
     new_epoch = end < published or (rebooted and published > 0)

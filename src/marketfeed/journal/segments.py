@@ -7,7 +7,7 @@ import os
 import threading
 import weakref
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,10 +21,13 @@ from marketfeed.journal.reader import Block
 __all__ = ["SegmentMaps", "SegmentWriter"]
 
 
+_WIPED_ROWS: Final = 1024
+
+
 class SegmentWriter:
     """Writes rows into segment files. Never truncates or reuses a file: somebody may have mapped it.
 
-    ``write`` belongs to the appending thread, ``sync`` and ``release`` to another one.
+    ``write`` and ``wipe`` belong to the appending thread, ``release`` to another one, ``sync`` to either.
     """
 
     def __init__(self, folder: Path, geometry: Geometry) -> None:
@@ -35,6 +38,8 @@ class SegmentWriter:
         self._fd = -1
         self._first = self._end = 0
         self._new_names = False
+        self._closing = threading.Lock()
+        """Held while files are forced, and while they are closed: not both at once."""
 
     def holds(self, first_row: int, stop: int) -> bool:
         """Whether the open segment has room for these rows."""
@@ -81,8 +86,9 @@ class SegmentWriter:
         """Return when everything written so far is on the disk; raises ``OSError``."""
         new_names, self._new_names = self._new_names, False
         try:
-            for fd in list(self._fds.values()):
-                force(fd)
+            with self._closing:
+                for fd in list(self._fds.values()):
+                    force(fd)
             if new_names:
                 force_folder(self._folder)
         except OSError:
@@ -91,12 +97,30 @@ class SegmentWriter:
 
     def release(self, committed: int, *, forced: bool) -> None:
         """Close the files of segments that are full and published; ``forced``: they are on the disk already."""
-        for first_row, fd in list(self._fds.items()):
-            if first_row + self._geometry.rows_per_segment <= committed and first_row != self._first:
-                if not forced:
-                    force(fd)
-                del self._fds[first_row]
-                os.close(fd)
+        with self._closing:
+            for first_row, fd in list(self._fds.items()):
+                if first_row + self._geometry.rows_per_segment <= committed and first_row != self._first:
+                    if not forced:
+                        force(fd)
+                    del self._fds[first_row]
+                    os.close(fd)
+
+    def wipe(self, first_row: int, stop: int) -> None:
+        """Zero rows ``[first_row, stop)`` that were written and never published, as far as their files exist, so that
+        nobody takes them for rows later. Raises ``OSError``."""
+        geometry, row = self._geometry, first_row
+        while row < stop:
+            first = geometry.first_of(row)
+            end = min(stop, first + geometry.rows_per_segment)
+            if (path := self._folder / segment_name(first)).exists():
+                fd = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+                try:
+                    for at in range(row, end, _WIPED_ROWS):
+                        count = min(_WIPED_ROWS, end - at)
+                        write_whole(fd, bytes(count * geometry.row_size), PAGE + (at - first) * geometry.row_size)
+                finally:
+                    os.close(fd)
+            row = end
 
     def close(self) -> None:
         """Close every file."""

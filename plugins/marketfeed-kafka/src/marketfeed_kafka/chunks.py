@@ -37,6 +37,8 @@ class Chunk:
     index: NDArray[np.intp]
     """Rows of ``batch``: the row of each message, or all rows of the one message that holds columns."""
     columns: bool = False
+    letter: Exception | None = None
+    """Of messages for the dead-letter topic: why their rows were refused."""
 
     def __len__(self) -> int:
         return len(self.values)

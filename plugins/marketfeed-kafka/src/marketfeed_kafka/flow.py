@@ -225,7 +225,7 @@ class Flow:
         try:
             # A new producer knows no topic yet, and would wait for each message; if it cannot know, nothing is sent.
             for topic in {topic: None for (topic, _), lane in self._lanes.items() if lane}:
-                driver.partitions(topic)
+                self._learn(driver, topic)
         except BaseException:
             driver.close()
             raise
@@ -236,6 +236,20 @@ class Flow:
                 self._send(sent)
                 if sent.ticket is not None and sent.ticket.error is not None:
                     break  # nothing may be sent behind it
+
+    def _learn(self, driver: Driver, topic: str) -> None:
+        """Raises ``SinkError``; a dead-letter topic that is gone gives its rows back instead."""
+        try:
+            driver.partitions(topic)
+        except SinkError:
+            lanes = [lane for (name, _), lane in self._lanes.items() if name == topic]
+            letters = [(sent.chunk, sent.chunk.letter) for lane in lanes for sent in lane]
+            if any(why is None for _, why in letters):
+                raise
+            self.refused += [Refused(chunk.batch, chunk.index, why) for chunk, why in letters if why is not None]
+            self.counts.in_flight -= sum(chunk.rows for chunk, _ in letters)
+            for lane in lanes:
+                lane.clear()
 
     def _send_alone(self) -> None:
         """Send the doubtful messages, and those before them, so that the guilty ones are found: one by one, unless

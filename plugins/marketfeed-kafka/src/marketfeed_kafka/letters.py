@@ -43,7 +43,8 @@ def letter_chunk(refused: Refused, topic: str) -> Chunk:
         for letter in letters
     ]
     keys: list[bytes | None] = [letter.symbol.encode() for letter in letters]
-    return Chunk(topic, 0, keys, [export_line(letter).rstrip() for letter in letters], headers, batch, index)
+    values = [export_line(letter).rstrip() for letter in letters]
+    return Chunk(topic, 0, keys, values, headers, batch, index, letter=error)
 
 
 def _letter(batch: TickBatch, row: int, error: Exception) -> DeadLetter:

@@ -84,6 +84,8 @@ class KafkaSink(Sink):
     """Further options of the client library under its own names; they win over all others"""
 
     _flow: Flow = attrs.field(init=False, repr=False, eq=False)
+    _topic_lost: bool = attrs.field(init=False, default=False, repr=False, eq=False)
+    """The dead-letter topic could not be used; it is not asked again before these rows are somewhere else."""
     _messages: Messages = attrs.field(init=False, repr=False, eq=False)
     _taken: tuple[tuple[str, int, int], int, list[int]] = attrs.field(
         init=False, default=(("", 0, 0), 0, []), repr=False, eq=False
@@ -136,6 +138,7 @@ class KafkaSink(Sink):
             self._flow.drain()
         if self._flow.refused:
             self._raise_refused()
+        self._topic_lost = False
 
     def close(self) -> None:
         """Let go of the connection; what is not acknowledged comes again from the journal."""
@@ -275,7 +278,7 @@ class KafkaSink(Sink):
         """Send what was refused to the dead-letter topic; what that refuses, too, stays."""
         topic = self.dead_letter_topic
         mine = [one for one in self._flow.refused if topic and isinstance(one.batch, TickBatch)]
-        if not topic or not mine:
+        if not topic or not mine or self._topic_lost:
             return False
         from marketfeed_kafka.letters import letter_chunk
 
@@ -283,6 +286,7 @@ class KafkaSink(Sink):
             self._flow.partitions(topic)
         except SinkError as error:  # gone since the start: bad rows must not hold up the good ones
             _log.warning("refused rows go to marketfeed's own dead letters: %s", error)
+            self._topic_lost = True
             return False
         self._flow.refused[:] = [one for one in self._flow.refused if all(one is not other for other in mine)]
         for one in mine:

@@ -36,12 +36,14 @@ def fetch_instruments(settings: MstockSettings, session: Session | None, http: H
         status, body = request(http, settings, session, "GET", "instruments/scriptmaster")
         if status != 200:
             answer(status, body, "the instruments")
-        rows: Iterable[Instrument] = read_type_a(body.decode("utf-8", "replace"))
+        rows = read_type_a(body.decode("utf-8", "replace"))
     else:
         status, body = request(http, settings, session, "GET", "instruments/OpenAPIScripMaster")
         if status != 200:
             answer(status, body, "the instruments")
         rows = read_type_b(body)
+    if not rows:
+        raise RequestRejected("mStock's instrument master is empty")
     # Indices first: where a token occurs twice the first one wins.
     return InstrumentTable([*_indices(settings.indices), *rows])
 

@@ -125,7 +125,8 @@ def _take_place(stack: ExitStack, sink: Sink, name: str, journal: FileJournal) -
     for epoch in range(journal.epoch, 0, -1):
         row = sink.position(f"{journal.id}.{epoch}")
         if row is not None:
-            reader.seek(journal.locate(f"{journal.id}.{epoch}", row) or 0)
+            here = journal.locate(f"{journal.id}.{epoch}", row) or 0
+            reader.seek(max(here, min(reader.position, journal.oldest)))
             return
 
 
