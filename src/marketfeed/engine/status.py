@@ -112,7 +112,12 @@ def status_of(pipeline: Pipeline) -> dict[str, Any]:
         ],
         "parse": {**attrs.asdict(parse.counts), "stuck": parse.stuck or None} if parse else None,
         "validation": parse.validator.status() if parse else {},
-        "journal": {"name": journal.name, "committed": journal.committed, "oldest": journal.oldest},
+        "journal": {
+            "name": journal.name,
+            "committed": journal.committed,
+            "oldest": journal.oldest,
+            "sync_failed": getattr(journal, "sync_failed", False),  # rows after that may not survive a power cut
+        },
         "sinks": [{**attrs.asdict(one), "retries": retries.get(one.name, 0)} for one in sinks_of(pipeline)],
         "laws": laws_of(pipeline).document(),
         "capture": _capture_status(pipeline.capture),
