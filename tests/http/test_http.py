@@ -363,7 +363,7 @@ class FastClock(Clock):
     limits=st.lists(
         st.builds(
             RateLimit,
-            prefix=st.sampled_from(["/", "/a", "/a/b"]),
+            prefix=st.sampled_from(["/", "/a", "/a/b", ("/a/b", "/c")]),
             calls=st.integers(1, 4),
             per_s=st.sampled_from([0.1, 0.3, 1.0, 60.0]),
         ),

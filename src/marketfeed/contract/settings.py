@@ -85,9 +85,10 @@ class VendorSettings:
 
 @attrs.frozen
 class RateLimit:
-    """At most ``calls`` calls in any window of ``per_s`` seconds to paths that begin with ``prefix``."""
+    """At most ``calls`` calls in any window of ``per_s`` seconds to paths that begin with ``prefix``, or with one of
+    several, which are counted together."""
 
-    prefix: str
+    prefix: str | tuple[str, ...]
     calls: int
     per_s: float = 1.0
 

@@ -77,7 +77,9 @@ class PluginChecks(VendorCase):
         for limit in info.rate_limits:
             assert limit.calls >= 1, f"{limit} lets nothing through"
             assert limit.per_s > 0, f"{limit} has no length"
-            assert limit.prefix.startswith("/"), f"{limit}: a prefix of the path begins with a slash"
+            prefixes = [limit.prefix] if isinstance(limit.prefix, str) else limit.prefix
+            assert prefixes, f"{limit}: it is of no path"
+            assert all(one.startswith("/") for one in prefixes), f"{limit}: a prefix of the path begins with a slash"
         for interval, days in info.candle_days.items():
             assert isinstance(interval, Interval)
             assert days >= 1

@@ -28,11 +28,16 @@ def marketfeed_vendor() -> Vendor:
         instruments_per_connection=1000,  # guess: nothing found documents a limit
         candle_days=CANDLE_DAYS,
         dead_token_statuses=frozenset({502}),  # third parties; also off hours, so only past the token's end
-        # Official documentation: of "data APIs", which history and today's candles are taken for together.
+        # Official documentation: of "data APIs", which history and today's candles are taken for together, and quotes.
         rate_limits=tuple(
-            RateLimit(f"/openapi/type{dialect}/instruments/", calls, per_s)
+            RateLimit(tuple(f"/openapi/type{dialect}/instruments/{call}" for call in paths), calls, per_s)
             for dialect in "ab"
-            for calls, per_s in ((1, 1.0), (1000, 60.0), (5000, 3600.0))
+            for paths, calls, per_s in (
+                (("historical", "intraday"), 1, 1.0),
+                (("historical", "intraday"), 1000, 60.0),
+                (("historical", "intraday"), 5000, 3600.0),
+                (("quote",), 20, 1.0),
+            )
         ),
     )
 
