@@ -95,6 +95,7 @@ def redacted(config: Config) -> dict[str, Any]:
         "journal": _plain(config.journal),
         "capture": _plain(config.capture),
         "dead_letters": _plain(config.dead_letters),
+        "validation": _plain(config.validation),
         "metrics": _plain(config.metrics),
         "log": _plain(config.log),
     }
