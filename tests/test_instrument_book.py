@@ -93,9 +93,13 @@ def test_feed_and_history_understand_the_same_selections(box: Sandbox) -> None:
     with Feed("kite", instruments=["NFO:NIFTY OPT ATM+-1"], settings=settings, clock=clock, tokens=tokens) as feed:
         assert len(feed.pipeline.journal.instruments) == 6
         feed.subscribe(["NFO:NIFTY FUT 2"])
-        feed.unsubscribe(["NFO:NIFTY FUT 1"])
-        wanted = feed.pipeline.lines.wanted if feed.pipeline.lines else []
-    assert "NFO:NIFTY26DECFUT" not in {one.key for one in wanted}  # it was the nearest of those subscribed
+        lines = feed.pipeline.lines
+        assert lines is not None
+        feed.unsubscribe(["NFO:NIFTY FUT 1"])  # which is not subscribed
+        assert "NFO:NIFTY26DECFUT" in {one.key for one in lines.wanted}
+        feed.unsubscribe(["NFO:NIFTY FUT 2"])
+        wanted = lines.wanted
+    assert "NFO:NIFTY26DECFUT" not in {one.key for one in wanted}
 
 
 def test_a_feed_refuses_a_list_that_contradicts_the_master(box: Sandbox, tmp_path: Path) -> None:

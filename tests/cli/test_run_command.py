@@ -254,6 +254,7 @@ def test_a_second_interrupt_does_not_wait_for_a_sink_that_is_stuck(tmp_path: Pat
         child.stdout.readline()
         time.sleep(1)  # nobody reads: the pipe is full and the sink is stuck in its write
         child.send_signal(signal.SIGINT)
+        until(lambda: "stopping" in errors.read_text())  # two signals at once would be one
         time.sleep(0.5)
         assert child.poll() is None
         started = time.monotonic()

@@ -105,6 +105,8 @@ def _run(
             started.set()
             gc.freeze()  # what is here now stays: collections need not look at it again
             _wait(running, stopping, duration, max_ticks)
+            if stopping.is_set():
+                click.echo("stopping; sinks get what is there (a second Ctrl-C does not wait for them)", err=True)
         finally:
             started.set()
             _stop(feeds)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import shutil
 import threading
 from pathlib import Path
@@ -201,7 +202,8 @@ class DiskJournal(FileJournal):
         self._upkeep.stop()
         try:
             if self._spoiled:
-                self._segments.wipe(self._next, self._spoiled)
+                with contextlib.suppress(OSError):  # whoever opens it next does the same
+                    self._segments.wipe(self._next, self._spoiled)
             self._force(self._next)
         finally:
             self._segments.close()

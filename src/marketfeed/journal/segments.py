@@ -116,11 +116,15 @@ class SegmentWriter:
                 fd = os.open(path, os.O_RDWR | os.O_CLOEXEC)
                 try:
                     for at in range(row, end, _WIPED_ROWS):
-                        count = min(_WIPED_ROWS, end - at)
-                        write_whole(fd, bytes(count * geometry.row_size), PAGE + (at - first) * geometry.row_size)
+                        self._zero(fd, PAGE + (at - first) * geometry.row_size, min(_WIPED_ROWS, end - at))
                 finally:
                     os.close(fd)
             row = end
+
+    def _zero(self, fd: int, offset: int, rows: int) -> None:
+        data = os.pread(fd, rows * self._geometry.row_size, offset)
+        if any(data):  # zeros in a hole of the file would need room on a disk that may be full
+            write_whole(fd, bytes(len(data)), offset)
 
     def close(self) -> None:
         """Close every file."""
