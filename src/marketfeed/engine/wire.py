@@ -206,7 +206,8 @@ class Wire:
         lost: Exception = LineLost("stopped")
         was_open = False
         try:
-            self.stream = self.newer() or self.stream
+            if (newer := self.newer()) is not None:
+                self.stream = newer
             handshake = self.stream.handshake()
             line = open_line(handshake, proxy=self.proxy, max_message_bytes=self.max_message_bytes)
             try:
