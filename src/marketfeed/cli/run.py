@@ -224,12 +224,12 @@ def _stop_on_signals() -> Iterator[tuple[threading.Event, threading.Event]]:
     for a broker or for a sink.
     """
     stopping, started = threading.Event(), threading.Event()
-    default = signal.getsignal(signal.SIGINT)
 
     def ask(*_: Any) -> None:
         again = stopping.is_set()
         stopping.set()
-        signal.signal(signal.SIGINT, default)
+        # Not what it was before: a shell lets jobs in its background ignore it.
+        signal.signal(signal.SIGINT, signal.default_int_handler)
         if not (started.is_set() or again):
             raise KeyboardInterrupt
 
