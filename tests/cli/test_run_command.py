@@ -240,7 +240,8 @@ def test_a_signal_ends_a_start_that_hangs(tmp_path: Path, number: signal.Signals
     assert "Traceback" not in errors
 
 
-def test_a_second_interrupt_does_not_wait_for_a_sink_that_is_stuck(tmp_path: Path) -> None:
+@pytest.mark.parametrize("background", [False, True])
+def test_a_second_interrupt_does_not_wait_for_a_sink_that_is_stuck(tmp_path: Path, background: bool) -> None:
     (tmp_path / "feed.toml").write_text(
         CONFIG.format(more="").replace('vendor = "kite"', 'vendor = "kite"\nstop_timeout_s = 60')
     )
@@ -248,7 +249,13 @@ def test_a_second_interrupt_does_not_wait_for_a_sink_that_is_stuck(tmp_path: Pat
     errors = tmp_path / "errors.txt"
     with (
         errors.open("wb") as sink,
-        subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=sink, text=True) as child,
+        subprocess.Popen(
+            ["sh", "-c", 'trap "" INT; exec "$@"', "sh", *command] if background else command,
+            cwd=tmp_path,
+            stdout=subprocess.PIPE,
+            stderr=sink,
+            text=True,
+        ) as child,
     ):
         assert child.stdout is not None
         child.stdout.readline()
