@@ -78,7 +78,10 @@ def spawn_sandbox(vendor: str, **options: Any) -> Iterator[ChildSandbox]:
         command = [sys.executable, "-m", "marketfeed", "sandbox", vendor, *_arguments(options)]
         command += ["--port-file", str(port_file), "--until-stdin-closes"]
         with errors.open("wb") as sink:
-            child = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=sink)
+            # A session of its own: Ctrl-C in the terminal is for the parent, whose feed need not see an outage first.
+            child = subprocess.Popen(
+                command, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=sink, start_new_session=True
+            )
         try:
             yield _wait_for(child, port_file, errors)
         finally:
