@@ -377,7 +377,8 @@ class Feed:
         given = list(texts)
         known = InstrumentTable(wanted)
         found = choose(self.account, [text for text in given if not is_moving(text)], known)
-        moving = self._find(text for text in given if is_moving(text))
+        texts = [text for text in given if is_moving(text)]
+        moving = self._find(texts) if texts else []  # plain names need no master
         problems = [*found.problems, *(f"{one.key} is not among them" for one in moving if one.key not in known)]
         return [*found.instruments, *(known[one.key] for one in moving if one.key in known)], problems
 
